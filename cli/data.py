@@ -12,6 +12,7 @@ from radtransfer.cli.main import Group
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Whole,
     break_lock_option,
     given_settings,
     images_text,
@@ -53,18 +54,18 @@ _COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.command(
     cls=Command,
     first=(*COLUMNS, "folds", "image_size", "seed", "out", "as_json"),
-    short_help="Find what would make results wrong.",
+    short_help="Find errors in a data set.",
 )
 @click.argument("data")
 @setting_options(**CHECK_OPTIONS)
 @click.option("--out", metavar="DIR", help="Write check.json and check.html, a page with pictures, here.")
 @output_options
 def check(data: str, out: str | None, as_json: bool, **given: Any) -> None:
-    """Decode every image of DATA and find what would make results wrong: exit code 3 if there is such a thing.
+    """Decode every image of DATA and find what would make results wrong; exit code 3 if there is an error.
 
     Looks for files that cannot be read, images without content, one image with two labels or in two splits, images
-    that look alike, patients in two splits, and unusual sizes, colour modes and ranges. Splits are those that DATA
-    brings, or those that finetune would draw with these --folds, --val-fraction and --seed.
+    that look alike, patients in two splits, and unusual sizes, colour modes and ranges. Splits are those in
+    DATA, or those that finetune would draw with these --folds, --val-fraction and --seed.
 
     \b
     Example:
@@ -140,7 +141,7 @@ PREPARE_OPTIONS = {
 @click.command(
     cls=Command,
     first=(*COLUMNS, "image_size", "aspect", "out", "encoding", "overwrite"),
-    short_help="Decode and resize every image once, for later runs.",
+    short_help="Decode and resize every image once, for faster runs.",
 )
 @click.argument("data")
 @click.option("--out", required=True, metavar="FOLDER", help="Folder of the prepared data set.")
@@ -158,8 +159,8 @@ PREPARE_OPTIONS = {
 def prepare(data: str, out: str, encoding: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Write DATA once at working resolution, as a TFDS data set that trains many times faster.
 
-    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. The same command goes on where it
-    was stopped.
+    DATA is what `finetune --data` takes; afterwards give it `--data tfds:FOLDER`. Repeat the command to continue after
+    an interruption.
 
     \b
     Example:
@@ -204,13 +205,25 @@ PREVIEW_OPTIONS = {
 )
 @click.argument("data")
 @setting_options(**PREVIEW_OPTIONS)
-@click.option("--images", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows; classes take turns.")
-@click.option("--copies", type=click.IntRange(1, 20), default=5, show_default=True, help="Variations of each image.")
-@click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="Where the sheet goes.")
+@click.option(
+    "--images",
+    type=Whole(1, 100),
+    default=8,
+    show_default=True,
+    help="Images (rows), from each class in turn.",
+)
+@click.option(
+    "--copies",
+    type=Whole(1, 20),
+    default=5,
+    show_default=True,
+    help="Augmented copies of each image.",
+)
+@click.option("--out", metavar="PNG", default="preview.png", show_default=True, help="File of the sheet.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def preview(data: str, images: int, copies: int, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
-    """Draw images of DATA as the network would see them, and how the augmentation varies them in training.
+    """Draw images of DATA as the network sees them, and augmented copies as in training.
 
     \b
     Example:
@@ -248,14 +261,14 @@ SPLIT_OPTIONS = {
 )
 @click.argument("data")
 @setting_options(**SPLIT_OPTIONS)
-@click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="Where the table goes.")
+@click.option("--out", metavar="FILE.csv", default="folds.csv", show_default=True, help="File of the table.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def split(data: str, out: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Draw the folds of DATA by patient and stratified, and write them: path, label, patient, fold, split.
 
-    They are those that finetune draws with the same options, and `finetune --data folds.csv` has exactly these. Splits
-    that DATA brings stay as they are. Images are not decoded.
+    finetune draws the same folds with the same options; `finetune --data folds.csv` uses exactly these. Splits in DATA
+    are kept. Images are not decoded.
 
     \b
     Example:
@@ -302,7 +315,7 @@ def _next_words(found: "DataSplit", path: Path, data: DataSettings) -> list[str]
 def data() -> None:
     """Check, split, preview and prepare data sets.
 
-    DATA is whatever `radtransfer finetune --data` takes, with the same options beside it.
+    DATA is anything that `radtransfer finetune --data` takes; the options are the same.
 
     \b
     Example:

@@ -33,9 +33,9 @@ BROKEN = 2
 @click.command(short_help="Look at versions, memory, cache, weights and GPU.")
 @output_options
 def doctor(as_json: bool) -> None:
-    """Look at versions, memory, cache, weights, extras and GPU, and say what to do where something is amiss.
+    """Look at versions, memory, cache, weights, extras and GPU, and say what to do about problems.
 
-    The exit code is 2 if there is a problem that must be solved first, else 0: having no GPU or no extras is none.
+    The exit code is 2 if there is a problem that must be solved first, else 0. A missing GPU or extra does not count.
 
     \b
     Example:

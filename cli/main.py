@@ -219,6 +219,9 @@ def _safe(error: click.ClickException) -> click.ClickException:
     """The error with a message that steers no terminal; click prints it."""
     if not isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         text = printable_lines(error.format_message())
+        if isinstance(error, click.MissingParameter) and error.ctx is not None:
+            examples = (error.ctx.command.help or "").partition("Example:\n")[2].replace("\\\n", "").strip()
+            text += "\nExample: " + " ".join(examples.partition("\n")[0].split())
         error.format_message = lambda: text
     return error
 
@@ -371,9 +374,8 @@ def completion(shell: str) -> None:
 
     \b
     Example:
-      eval "$(radtransfer completion bash)"                    in ~/.bashrc
-      eval "$(radtransfer completion zsh)"                     in ~/.zshrc, \\
-        after compinit
+      eval "$(radtransfer completion bash)"  # in ~/.bashrc
+      eval "$(radtransfer completion zsh)"   # in ~/.zshrc, after compinit
       radtransfer completion fish > ~/.config/fish/completions/radtransfer.fish
     """
     application = click.get_current_context().find_root().command

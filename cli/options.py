@@ -32,6 +32,24 @@ SECTIONS = {
 _ALL = "radtransfer.help_all"
 
 
+class Whole(click.IntRange):
+    """A whole number within a range, shown as N."""
+
+    name = "whole number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "N"
+
+
+class Real(click.FloatRange):
+    """A number within a range, shown as X."""
+
+    name = "number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "X"
+
+
 class SettingOption(click.Option):
     """An option that gives a setting."""
 
@@ -138,8 +156,8 @@ break_lock_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_break_locks,
-    help="Take over folders that a process of another machine holds, which has ended. Only on file systems without "
-    "locks, and only where a message names it.",
+    help="Take over a folder that an ended process of another machine still holds. Use it only if a message asks "
+    "for it.",
 )
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result in --out.")
@@ -286,12 +304,12 @@ def fold_option(command: Callable) -> Callable:
 
 def batch_option(command: Callable) -> Callable:
     """`--batch-size N`."""
-    text = "Images at a time, at most; halved where memory runs out."
-    return click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help=text)(command)
+    text = "Images at a time, at most; halved if memory runs out."
+    return click.option("--batch-size", default=32, show_default=True, type=Whole(1), help=text)(command)
 
 
 def skip_option(command: Callable) -> Callable:
     """`--on-bad-image error|skip`."""
-    text = "Images that cannot be read are left out and listed; with error the exit code is 3 then."
+    text = "Images that cannot be read are listed and left out; with error the exit code is 3."
     choices = click.Choice(["error", "skip"])
     return click.option("--on-bad-image", type=choices, default="error", show_default=True, help=text)(command)

@@ -12,6 +12,8 @@ from radtransfer.api.studies import StudyResult, make_report, run_study
 from radtransfer.cli.main import complete_run_config, complete_study
 from radtransfer.cli.options import (
     Command,
+    Real,
+    Whole,
     break_lock_option,
     given_settings,
     output_options,
@@ -26,7 +28,6 @@ from radtransfer.cli.terminal import (
     draw,
     in_one_line,
     line,
-    number,
     painted,
     show,
     show_json,
@@ -38,6 +39,7 @@ from radtransfer.cli.train import OPTIONS as RUN_OPTIONS
 from radtransfer.config.load import changed_config, load_config
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, RadtransferError
+from radtransfer.files import decimal
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import require_keras
 from radtransfer.studies.file import load_study
@@ -64,7 +66,7 @@ EVAL_EVERY = 20
 _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 
 
-@click.command(short_help="Compute every run of a study that is not there yet.")
+@click.command(short_help="Compute the missing runs of a study.")
 @click.argument("config", shell_complete=complete_study)
 @setting_options(**OPTIONS)
 @sets_option(
@@ -76,34 +78,32 @@ _COLORS = {"finished": "green", "partly": "yellow", "failed": "red"}
 @click.option("--runs", metavar="DIR", default=STORE, show_default=True, help="Runs, shared by all studies.")
 @click.option(
     "--jobs",
-    type=click.IntRange(0),
-    help="Runs at a time, each in a process of its own; 0: one after the other in this process.  "
-    "[default: 1; with --ray what the cluster has room for]",
+    type=Whole(0),
+    help="Runs at a time, each in its own process; 0: one after the other in this process.  "
+    "[default: 1; with --ray as many as fit]",
 )
 @click.option(
     "--ray",
     is_flag=False,
     flag_value="",
     metavar="[HOST:PORT]",
-    help="Compute the runs on a Ray cluster: this one, that of RAY_ADDRESS, the one of this machine or, if there is "
-    "none, one that is started for the study. `local` always starts one.",
+    help="Compute the runs on a Ray cluster: HOST:PORT, else the one in RAY_ADDRESS, else one on this machine, which "
+    "is started if needed. `local` always starts one.",
 )
 @click.option(
     "--cpus-per-run",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Threads of a run, and cores that are kept for it with --ray.  [default: all; with --ray 1]",
+    type=Whole(1),
+    help="Threads per run; with --ray also the cores reserved for it.  [default: all; with --ray 1]",
 )
 @click.option(
     "--gpus-per-run",
-    type=click.FloatRange(0),
-    metavar="N",
-    help="GPUs that are kept for a run with --ray; 0.5 lets two share one.  [default: 0]",
+    type=Real(0),
+    help="GPUs reserved per run with --ray; 0.5 lets two runs share one.  [default: 0]",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Compute at most N runs now.")
+@click.option("--limit", type=Whole(1), help="Compute at most N runs now.")
 @break_lock_option
 @click.option("--dry-run", is_flag=True, help="List the runs and estimate the time; compute none.")
-@click.option("--no-timing", is_flag=True, help="With --dry-run: time no run, so that the list comes at once.")
+@click.option("--no-timing", is_flag=True, help="With --dry-run: list the runs at once, without timing any.")
 @output_options
 def study(
     config: str,
@@ -121,10 +121,10 @@ def study(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Compute every run of the study CONFIG that is not done yet, and tabulate them all.
+    """Compute the missing runs of the study CONFIG, and show a table of all runs.
 
-    CONFIG is a shipped study (`radtransfer configs list`) or a YAML file. The same command goes on where it was
-    stopped, and computes only what is new when the study has changed.
+    CONFIG is a shipped study (`radtransfer configs list`) or a YAML file. Repeat the command to continue after
+    an interruption, or after a change of the study: only what is new is computed.
 
     \b
     Example:
@@ -189,7 +189,7 @@ class StudyBoard(TerminalProgress):
             doing = row.get("doing", "starting")
             if "epoch" in row:
                 place = f"fold {row['fold']}/{row['folds']}  epoch {row['epoch']}/{row['epochs']}"
-                doing = f"{place}  val AUC {number(row['val_auc'])}"
+                doing = f"{place}  val AUC {decimal(row['val_auc'])}"
             lines.append(f"  {name}  {doing}")
         self.clear()
         show(*map(in_one_line, lines), err=True)
@@ -288,11 +288,11 @@ def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
     rows = [["arm", *map(_short, axes), "AUC mean ± sd", "pooled", "95 % interval", *steps, "trained", "status"]]
     for run in runs:
         labels = [_cell_text(run["labels"][name]) for name in axes]
-        spread = "" if run["auc_sd"] is None else f" ± {number(run['auc_sd'])}"
-        interval = f"{number(run['ci95_low'])} to {number(run['ci95_high'])}"
-        cells = [run["arm"], *labels, f"{number(run['auc'])}{spread}", number(run["auc_pooled"]), interval]
+        spread = "" if run["auc_sd"] is None else f" ± {decimal(run['auc_sd'])}"
+        interval = f"{decimal(run['ci95_low'])} to {decimal(run['ci95_high'])}"
+        cells = [run["arm"], *labels, f"{decimal(run['auc'])}{spread}", decimal(run["auc_pooled"]), interval]
         if steps:
-            cells.append(f"{number(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
+            cells.append(f"{decimal(run['steps'], '.0f')} ({run['steps_reached']}/{run['steps_watched']})")
         trained = "" if run["trainable_parameters"] is None else f"{run['trainable_parameters']:,}"
         rows.append([*cells, trained, run["status"]])
     yield from _columns(rows)
@@ -321,11 +321,16 @@ def _cell_text(value: Any) -> str:
 @click.command(short_help="Make a page of figures, tables and advice from runs.")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--published", metavar="DIR", type=click.Path(path_type=Path), help="Results as Juodelyte et al. publish theirs."
+    "--published",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Published results, in the layout of Juodelyte et al. 2023.",
 )
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the report.")
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="AUC to count steps to.  [default: one that every arm reaches]"
+    "--threshold",
+    type=Real(0, 1),
+    help="Count the training steps to this AUC.  [default: one that every arm reaches]",
 )
 @click.option(
     "--cca/--no-cca", default=True, show_default=True, help="Compare the layers of each arm before and after training."
@@ -338,6 +343,7 @@ def report(
 
     RUNS are run folders, a study, or folders of runs; those that differ in their seed alone are one arm. An earlier
     report in --out is replaced.
+
     --published reads AUC.csv, CCA_<target>.csv and similarity.csv of a folder, whatever targets, sources, layers and
     folds they hold.
 
@@ -360,7 +366,8 @@ SWEEP_FIRST = (*(name for name in DOZEN if name not in (*SWEPT, "dry_run")), "st
 def _sweep_options(command: Callable) -> Callable:
     decorators = [
         click.argument("config", required=False, shell_complete=complete_run_config),
-        setting_options(**SHARED),
+        setting_options(**{name: setting for name, setting in SHARED.items() if name != "out"}),
+        click.option("--out", metavar="DIR", help="Folder of the runs, the table and the figures; required."),
         sets_option("Any setting by its dotted name."),
         click.option("--stages", metavar="STAGE,…", help="Only these stages.  [default: all]"),
         break_lock_option,
@@ -385,7 +392,7 @@ def freeze_sweep_command(
 ) -> None:
     """Freeze up to every stage: pretrained, pretrained with the rest random, and random features (App. E).
 
-    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, a figure and the runs.
+    Repeat the command to continue after an interruption. --out gets sweep.csv, sweep.json, a figure and the runs.
 
     \b
     Example:
@@ -415,13 +422,19 @@ def freeze_sweep_command(
     short_help="Reuse weights up to every stage, train everything.",
 )
 @_sweep_options
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="AUC to be reached.")
+@click.option(
+    "--threshold",
+    type=Real(0, 1),
+    default=0.8,
+    show_default=True,
+    help="Count the steps to this AUC.",
+)
 def transfusion_sweep_command(
     config: str | None, sets: tuple[str, ...], stages: str | None, as_json: bool, threshold: float, **given: Any
 ) -> None:
     """Reuse weights up to every stage, train everything, and count the steps to an AUC (Fig. 7).
 
-    The same command goes on where it was stopped. --out gets sweep.csv, sweep.json, two figures and the runs.
+    Repeat the command to continue after an interruption. --out gets sweep.csv, sweep.json, two figures and the runs.
 
     \b
     Example:
@@ -479,7 +492,7 @@ def _settings(config: str | None, sets: tuple[str, ...], given: dict[str, Any]) 
     if settings.model.weights == "random":
         raise ConfigError("A sweep compares pretrained with random. Received: --weights random. Give --weights.")
     if settings.transfer.stages:
-        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Leave them away.")
+        raise ConfigError("A sweep sets the plan of every run itself. Received: transfer.stages. Remove them.")
     return settings, Path(settings.out)
 
 
@@ -497,9 +510,9 @@ def _sweep_lines(rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> Itera
     steps = ["steps (folds)"] if "steps_mean" in rows[0] else []
     table = [[*labels, "AUC mean ± sd", "pooled", "95 % interval", *steps]]
     for row in rows:
-        interval = f"{number(row['ci95_low'])} to {number(row['ci95_high'])}"
-        auc = f"{number(row['auc_mean'])} ± {number(row['auc_sd'])}"
-        cells = [*(str(row[label]) for label in labels), auc, number(row["auc_pooled"]), interval]
+        interval = f"{decimal(row['ci95_low'])} to {decimal(row['ci95_high'])}"
+        auc = f"{decimal(row['auc_mean'])} ± {decimal(row['auc_sd'])}"
+        cells = [*(str(row[label]) for label in labels), auc, decimal(row["auc_pooled"]), interval]
         if steps:
             never = "never" if row["steps_watched"] else "n/a"
             mean = never if row["steps_mean"] is None else f"{row['steps_mean']:.0f}"

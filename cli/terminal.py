@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from radtransfer.files import json_text, printable, printable_lines
+from radtransfer.files import decimal, json_text, printable, printable_lines
 from radtransfer.process import Progress, exit_after_signal, import_keras, on_forced_exit
 
 _GRACE = 1.0
@@ -173,16 +173,6 @@ def show_libraries_safely() -> None:
     warnings.formatwarning = safe_warning
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """`value` for a table; "n/a" for None."""
-    return "n/a" if value is None else f"{value:{form}}"
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """Both ends of an interval for a table; "n/a" for None."""
-    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
 QUIET, VERBOSE = "quiet", "verbose"
 
 
@@ -239,7 +229,7 @@ class TerminalProgress(Progress):
         auc, seconds = row["val_auc"], row["seconds"]
         shown = line(
             f"fold {fold}/{folds}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-            f"loss {_loss(row['loss'])}  val loss {_loss(row['val_loss'])}  val AUC {number(auc):>5} ",
+            f"loss {_loss(row['loss'])}  val loss {_loss(row['val_loss'])}  val AUC {decimal(auc):>5} ",
             painted("*", fg="green", bold=True) if row["best"] else " ",
             f" {seconds:.1f} s" if seconds < 100 else f" {seconds:.0f} s",
         )
@@ -247,7 +237,7 @@ class TerminalProgress(Progress):
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         images, epoch = metrics["n_images"], metrics["best_epoch"]
-        self._say(f"fold {fold}/{folds}  test AUC {number(metrics['auc'])} on {images} images, best epoch {epoch}")
+        self._say(f"fold {fold}/{folds}  test AUC {decimal(metrics['auc'])} on {images} images, best epoch {epoch}")
 
     def clear(self) -> None:
         """Take the bar away, before a result is printed."""

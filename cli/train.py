@@ -10,6 +10,8 @@ from radtransfer.cli.main import complete_backbone, complete_run_config
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Real,
+    Whole,
     break_lock_option,
     given_settings,
     options_of,
@@ -19,9 +21,10 @@ from radtransfer.cli.options import (
     typed_words,
     verbose_option,
 )
-from radtransfer.cli.terminal import TerminalProgress, number, show, show_json, show_next, show_written
+from radtransfer.cli.terminal import TerminalProgress, show, show_json, show_next, show_written
 from radtransfer.config.load import load_config
 from radtransfer.errors import ConfigError, FoldsFailedError
+from radtransfer.files import decimal
 from radtransfer.process import require_keras
 from radtransfer.training.names import check_sources
 from radtransfer.transfer.spec import SCHEMES
@@ -55,7 +58,7 @@ DOZEN = (
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**OPTIONS)
 @sets_option("Any setting by its dotted name, such as training.momentum=0.8.")
-@click.option("--resume", is_flag=True, help="Go on with the same command's run where it stopped.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted run of the same command.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @break_lock_option
 @click.option(
@@ -66,9 +69,9 @@ DOZEN = (
 def finetune(
     config: str | None, sets: tuple[str, ...], resume: bool, overwrite: bool, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
-    """Fine-tune a network on medical images; cross-validated, split by patient.
+    """Fine-tune a network on medical images, cross-validated and split by patient.
 
-    CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options win over it.
+    CONFIG is a shipped name (`radtransfer configs list`) or a YAML file; options override it.
 
     \b
     Example:
@@ -118,9 +121,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
         return
     auc = metrics["auc"]
     per_fold = zip(metrics["folds"], auc["per_fold"], strict=True)
-    rows = [f"fold {fold:<3} AUC {number(value)}" for fold, value in per_fold]
+    rows = [f"fold {fold:<3} AUC {decimal(value)}" for fold, value in per_fold]
     if len(rows) > 1:
-        rows.append(f"mean     AUC {number(auc['mean'])} ± {number(auc['sd'])} (sd over folds, not an interval)")
+        rows.append(f"mean     AUC {decimal(auc['mean'])} ± {decimal(auc['sd'])} (sd over folds, not an interval)")
     low, high = auc["ci95"] or (None, None)
     patients = "patients unknown" if metrics["n_patients"] is None else f"{metrics['n_patients']} patients"
     # The class, grade or label of the sensitivity; nothing for a mean over classes or labels.
@@ -132,9 +135,9 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)
-    figures = [f"{item.label} {number(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
+    figures = [f"{item.label} {decimal(metrics[item.name])}{whose if item.names_subject else ''}" for item in shown]
     rows += [
-        f"pooled   AUC {number(auc['pooled'])}  95 % interval {number(low)} to {number(high)}  "
+        f"pooled   AUC {decimal(auc['pooled'])}  95 % interval {decimal(low)} to {decimal(high)}  "
         f"({metrics['n_images']} images, {patients})",
         "   ".join(figures),
     ]
@@ -179,9 +182,9 @@ SHARED = {name: setting for name, setting in OPTIONS.items() if name not in (*_W
 @click.argument("config", required=False, shell_complete=complete_run_config)
 @setting_options(**SHARED)
 @sets_option("Any setting.")
-@click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First learning rate.")
-@click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last learning rate.")
-@click.option("--steps", type=click.IntRange(20), default=240, show_default=True, help="Training steps.")
+@click.option("--from", "low", metavar="X", type=Real(), default=1e-6, show_default=True, help="First learning rate.")
+@click.option("--to", "high", metavar="X", type=Real(), default=1.0, show_default=True, help="Last learning rate.")
+@click.option("--steps", type=Whole(20), default=240, show_default=True, help="Training steps.")
 @click.option("--out", metavar="DIR", default="lr-find", show_default=True, help="Folder of the table and the figure.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier search in --out.")
 @verbose_option
@@ -199,8 +202,8 @@ def lr_find(
 ) -> None:
     """Train a few hundred steps with a rising learning rate, and suggest where the loss falls most steeply.
 
-    Takes the settings of finetune: the network, its start, the images of the first fold, augmentation, batch size and
-    optimizer are those of the run that you plan. No run is begun; --out gets rates.csv, rates.json and the curve.
+    Give it the options of the run that you plan. It trains on the images of the first fold and starts no run; --out
+    gets rates.csv, rates.json and the curve.
 
     \b
     Example:
@@ -267,11 +270,11 @@ PLAN_OPTIONS = {
 }
 
 
-@click.command(short_help="Show where each stage starts from, and what trains.")
+@click.command(short_help="Show how each stage is initialized, and what trains.")
 @click.argument("backbone", required=False, shell_complete=complete_backbone)
 @setting_options(**PLAN_OPTIONS)
 @sets_option("Any setting, such as transfer.stages=….")
-@click.option("--classes", type=click.IntRange(2), metavar="N", help="Add preprocessing and a head of N classes.")
+@click.option("--classes", type=Whole(2), help="Add preprocessing and a head of N classes.")
 @click.option("--out", metavar="MODEL.keras", help="Write the initialized model.")
 @click.option("--filters", metavar="PNG", help="Draw the first convolution and the weights' histograms.")
 @output_options
@@ -284,7 +287,7 @@ def plan(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Show what BACKBONE starts from, stage by stage, and what trains; without BACKBONE, list the schemes.
+    """Show how each stage of BACKBONE is initialized and what trains; without BACKBONE, list the schemes.
 
     \b
     Example:

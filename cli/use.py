@@ -3,11 +3,10 @@
 Commands that hand a trained model on: export and card.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,6 +16,7 @@ from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
     SettingOption,
+    Whole,
     batch_option,
     fold_option,
     output_options,
@@ -29,8 +29,6 @@ from radtransfer.cli.options import (
 )
 from radtransfer.cli.terminal import (
     TerminalProgress,
-    interval,
-    number,
     show,
     show_file,
     show_json,
@@ -41,110 +39,6 @@ from radtransfer.errors import ConfigError, RunError
 from radtransfer.exports.formats import EXPORT_FORMATS
 from radtransfer.files import writing
 from radtransfer.process import require_keras
-
-if TYPE_CHECKING:
-    from radtransfer.evaluation.explanations import Explained
-    from radtransfer.evaluation.results import Evaluation
-
-
-def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
-    """Model, data, a table of its networks, and what the whole is worth, line by line."""
-    found, model = evaluation.figures, evaluation.model
-    kind = {"keras": " (Keras file)", "savedmodel": " (SavedModel)"}.get(model.kind)
-    folds = f", fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"
-    yield f"model     {model.given}{kind or folds}"
-    patients = "patients not known" if found["n_patients"] is None else f"{found['n_patients']} patients"
-    source = found["data"] or "the run's own test images"
-    counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
-    seen, in_training = found.get("seen"), ""
-    if seen is not None and seen["images"]:  # here too, for where only the table is kept
-        those = "all" if seen["images"] == seen["of"] else seen["images"]
-        in_training = f"; {those} of them in the run's training or validation"
-    yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){in_training}"
-    grade = found["positive_from"]
-    if grade is not None:
-        yield f"AUC       of grade {grade} or worse"
-    if found["positive_class"] is not None:
-        yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are of it"
-    yield ""
-    yield from _table(found)
-    yield ""
-    classes = list(found["per_class"].items())
-    if found["task"] == "multiclass" and len(classes) == 2:
-        classes.sort(key=lambda item: item[0] == found["positive_class"])
-        if model.activation == "softmax":  # both have one AUC
-            classes = classes[1:]
-    for name, item in classes:
-        reason = found["undefined"].get(name)
-        yield f"{name:<24}AUC {number(item['auc'])}  {interval(item['ci95'])}{f'  ({reason})' if reason else ''}"
-    yield ""
-    yield from _calibration_lines(found)
-    yield from _point_lines(found)
-    yield from _confusion_lines(found["confusion"])
-
-
-def _table(found: dict[str, Any]) -> Iterator[str]:
-    from radtransfer.evaluation.metrics import shown_metrics
-
-    widths = {metric: max(8, len(metric.heading) + 2) for metric in shown_metrics(found)}
-    headings = "".join(f"{metric.heading:>{width}}" for metric, width in widths.items())
-    yield f"{'':<14}{'AUC':>6}  {'95 % interval':<16}{headings}{'ECE':>8}"
-    for name, item in [*found["members"].items(), (found["judged"], found)]:
-        numbers = "".join(f"{number(item[metric.name]):>{width}}" for metric, width in widths.items())
-        yield (
-            f"{name:<14}{number(item['auc']):>6}  {interval(item['ci95']):<16}{numbers}"
-            f"{number(item['calibration']['ece']):>8}"
-        )
-
-
-def _calibration_lines(found: dict[str, Any]) -> Iterator[str]:
-    from radtransfer.evaluation.calibration import edge_note
-
-    item = found["calibration"]
-    yield f"calibration    ECE {number(item['ece'])} in {item['bins']} bins of equal width"
-    if "ece_after" in item:
-        temperatures = ", ".join(f"{value:.2f}" for value in found["temperatures"])
-        count = found["validation_images"]
-        images = "validation images" if count is None else f"{count} validation images"
-        yield (
-            f"               temperature {temperatures}, fitted on {images}: ECE {number(item['ece'])} to "
-            f"{number(item['ece_after'])}, Brier {number(item['brier_before'])} to {number(item['brier_after'])}"
-        )
-        note = edge_note(found["temperatures"])
-        if note:
-            yield f"               {note}"
-
-
-def _point_lines(found: dict[str, Any]) -> Iterator[str]:
-    point = found.get("operating_point")
-    if point is None:
-        return
-    yield f"operating point {point['rule']}, chosen on {point['chosen_on_images']} validation images"
-    for name, item in point["questions"].items():
-        there, ci95 = item["validation"], item["ci95"]
-        named = f"positive class {name}" if name == found["positive_class"] else name
-        yield (
-            f"  {named}: threshold {item['threshold']:.4g}, accuracy {number(item['accuracy'])}, "
-            f"sensitivity {number(item['sensitivity'])} "
-            f"({interval(ci95['sensitivity'])}), specificity {number(item['specificity'])} "
-            f"({interval(ci95['specificity'])}); on validation {number(there['sensitivity'])} and "
-            f"{number(there['specificity'])}"
-        )
-
-
-def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"confusion matrix {found['decided']}"
-    if "labels" in found:
-        yield f"{'label':<24}{'tn':>7}{'fp':>7}{'fn':>7}{'tp':>7}"
-        for name, ((tn, fp), (fn, tp)) in found["labels"].items():
-            yield f"{name:<24}{tn:>7}{fp:>7}{fn:>7}{tp:>7}"
-        return
-    names = found["classes"]
-    width = max(8, *(len(name) + 2 for name in names))
-    yield f"{'true, predicted':<20}" + "".join(f"{name:>{width}}" for name in names)
-    for name, row in zip(names, found["counts"], strict=True):
-        yield f"{name:<20}" + "".join(f"{count:>{width}}" for count in row)
-
 
 OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_image", "workers": "system.workers"}
 
@@ -164,7 +58,7 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
     type=click.Choice(["all", "train", "val", "test"]),
     default="all",
     show_default=True,
-    help="Of data that brings splits: evaluate these images.",
+    help="Evaluate only this split, if the data has splits.",
 )
 @click.option(
     "--class-map",
@@ -176,12 +70,24 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Judge the threshold that this rule chooses on the run's validation images: youden, sensitivity=X or "
-    "specificity=X. An export brings its own.",
+    help="Evaluate at a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X. "
+    "An export has its own.",
 )
-@click.option("--bins", default=10, show_default=True, type=click.IntRange(2, 1000), help="Of the calibration error.")
-@click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Of the curves' bands.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the curves' bands.")
+@click.option(
+    "--bins",
+    default=10,
+    show_default=True,
+    type=Whole(2, 1000),
+    help="Bins of the calibration error.",
+)
+@click.option(
+    "--draws",
+    default=2000,
+    show_default=True,
+    type=Whole(100),
+    help="Bootstrap draws for the bands of the curves.",
+)
+@click.option("--seed", default=0, show_default=True, type=Whole(0), help="Seed of those draws.")
 @batch_option
 @click.option("--out", metavar="DIR", help="Write predictions, metrics and figures here.")
 @overwrite_option
@@ -189,10 +95,10 @@ OPTIONS = {"data": "data.source", **TABLE_OPTIONS, "on_bad_image": "data.on_bad_
 def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Evaluate RUN on an external test set: each fold's network, and the mean of their probabilities.
 
-    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data a run is evaluated on its
-    own test images, by the predictions that it kept. Classes are matched by name. Intervals are over patients, images
-    where patients are not known. Temperatures and operating points come from the run's validation images alone. The
-    positive class is that of the run, unless --positive-class names the other.
+    RUN is a run, RUN/fold_K, an exported .keras file or a SavedModel folder. Without --data, a run is evaluated on its
+    own test images, from its stored predictions. Classes are matched by name. Intervals are over patients,
+    or over images if patients are not known. Temperatures and operating points come from the run's validation images
+    alone. The positive class is that of the run, unless --positive-class names the other.
 
     \b
     Example:
@@ -207,15 +113,17 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     mapped = {name.strip(): other.strip() for name, _, other in pairs}
     progress = TerminalProgress()
     found = api.evaluate(run, config=settings, class_map=mapped, progress=progress, **others)
+    from radtransfer.evaluation.results import SEEN, leak_summary
+    from radtransfer.evaluation.summary import evaluation_lines
+
     show_json(found.figures) if as_json else show(*evaluation_lines(found))
     show_written(found.files)
-    from radtransfer.evaluation.results import SEEN, leak_summary
 
     listed = next((path for path in found.files if path.name == SEEN), None)
     leaked = leak_summary(found.figures.get("seen"), listed)
     if leaked:
         progress.warning(leaked)
-    if found.model.kind == "savedmodel":
+    elif found.model.kind == "savedmodel":
         show_next(["predict", run, "IMAGES"])
     else:
         fold = ["--fold", found.model.folds[0]] if found.model.folds else []
@@ -230,7 +138,7 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
     "--operating-point",
     metavar="RULE",
     help="Decide by a threshold chosen on the run's validation images: youden, sensitivity=X or specificity=X; "
-    "none takes the largest output. An export brings its own.",
+    "none takes the largest output. An export has its own.",
 )
 @click.option(
     "--calibration",
@@ -242,16 +150,20 @@ def evaluate(run: str, class_map: tuple[str, ...], as_json: bool, **given: Any) 
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--format", type=click.Choice(["csv", "jsonl"]), help="Default: as --out ends, else csv.")
-@click.option("--out", metavar="FILE", help="Write here, whole or not at all, instead of to standard output.")
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "jsonl"]),
+    help="Format of the rows.  [default: from the ending of --out, else csv]",
+)
+@click.option("--out", metavar="FILE", help="Write here instead of to standard output.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @quiet_option
 def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) -> None:
     """Predict IMAGES with MODEL: a line per image with its class and the probability of each.
 
     MODEL is a run (the mean over its folds), RUN/fold_K, an exported .keras file or a SavedModel folder. IMAGES are
-    files, folders that are searched, and CSV files with a column of paths. They are read as the model's training read
-    them. Lines appear as they are ready.
+    files, folders that are searched, and CSV files with a column of paths. They are read as in training. Rows
+    appear as soon as they are ready.
 
     \b
     Example:
@@ -263,17 +175,10 @@ def predict(model: str, images: tuple[str, ...], out: str | None, **given: Any) 
     show_next(["evaluate", model, "--data", "LABELLED_IMAGES", *typed_words("fold")])
 
 
-_AGREES = 0.2
-"""Median rank correlation below which two kinds of maps show different things."""
-
-_LISTED = 10
-"""Images that are named on the terminal."""
-
-
 @click.command(
     cls=Command,
     first=("data", "image_root", "label_column", "fold", "layer", "class_", "limit", "occlusion", "out", "as_json"),
-    short_help="Draw where in images a network finds what it says.",
+    short_help="Draw which parts of images a prediction depends on.",
 )
 @click.argument("model")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
@@ -285,14 +190,24 @@ _LISTED = 10
     help="Images, with labels or not.  [default: the run's own test images]",
 )
 @setting_options(**TABLE_OPTIONS)
-@click.option("--fold", type=int, metavar="K", help="Which fold of a run; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--layer", metavar="STAGE", help="Stage or layer whose map is drawn.  [default: the last stage]")
 @click.option("--class", "class_", metavar="NAME", help="Explain this class.  [default: what was predicted]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True, help="Images to explain.")
+@click.option("--limit", type=Whole(1, 1000), default=24, show_default=True, help="Images to explain.")
 @click.option(
-    "--occlusion", type=click.IntRange(0, 64), default=8, show_default=True, help="Squares a side to cover; 0: none."
+    "--occlusion",
+    type=Whole(0, 64),
+    default=8,
+    show_default=True,
+    help="Cover squares of a grid of N by N; 0 skips this check.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights the test draws.")
+@click.option(
+    "--seed",
+    type=Whole(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random weights of the second check.",
+)
 @click.option("--out", metavar="DIR", default="explanations", show_default=True, help="Folder of sheet and overlays.")
 @overwrite_option
 @output_options
@@ -300,8 +215,8 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     """Explain what MODEL (a run, RUN/fold_K, a .keras file) says about IMAGES, --data, or the run's test images.
 
     Grad-CAM maps, confident mistakes first, on a sheet (HTML) and as PNG. Two checks are printed: the rank correlation
-    with what covering parts of the image does, and with the maps of the same network with random weights, which has to
-    be low.
+    with maps from covering parts of the image, which should be high, and with maps of the same network with random
+    weights, which should be low.
 
     \b
     Example:
@@ -313,9 +228,10 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
     settings, others = settings_and_others(given, TABLE_OPTIONS)
     explained = api.explain(model, images, data=data, config=settings, progress=TerminalProgress(), **others)
     from radtransfer.evaluation.explanations import explained_record
+    from radtransfer.evaluation.summary import explained_lines
 
     written = explained.files
-    show_json(explained_record(explained)) if as_json else show(*_explained_lines(explained, written[2]))
+    show_json(explained_record(explained)) if as_json else show(*explained_lines(explained))
     show_written(written[:3])
     if Path(model).suffix == ".keras":
         show_next(["predict", model, "IMAGES"])
@@ -323,35 +239,7 @@ def explain(model: str, images: tuple[Path, ...], data: str | None, as_json: boo
         show_next(["export", model, *typed_words("fold"), "--format", "keras", "--out", "model.keras"])
 
 
-def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
-    from radtransfer.evaluation.heat_maps import coarse_map_note, depend_on_weights
-
-    network = explained.network
-    stage = f" ({network.stage})" if network.stage else ""
-    yield f"layer     {network.layer}{stage}, a map of {network.grid[0]}×{network.grid[1]}"
-    coarse = coarse_map_note(network)
-    if coarse:
-        yield f"note      {coarse}"
-    wrong = "" if explained.mistakes is None else f", {explained.mistakes} mistakes"
-    yield f"images    {explained.images} {explained.what}{wrong}; {len(explained.explanations)} explained"
-    if explained.explanations[0].occlusion is not None:
-        count = sum(item.agreement is not None for item in explained.explanations)
-        yield f"occlusion rank correlation with Grad-CAM {number(explained.agreement, '.2f')}, median of {count} images"
-        if explained.agreement is not None and explained.agreement < _AGREES:
-            yield f"{'':<10}the two hardly agree: trust neither"
-    steps = ", ".join(f"{step.what} {number(step.correlation, '.2f')}" for step in explained.randomized)
-    yield f"sanity    rank correlation with the maps of random weights: {steps}"
-    depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
-    said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
-    yield f"{'':<10}the maps {said[depends]} on the weights"
-    for item in explained.explanations[:_LISTED]:
-        state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
-        yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"
-    if len(explained.explanations) > _LISTED:
-        yield f"{'':<10}… and {len(explained.explanations) - _LISTED} more in {table}"
-
-
-@click.command(short_help="Write the features that a layer makes of images.")
+@click.command(short_help="Write the features that a layer computes for images.")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", required=True, metavar="STAGE|LAYER", help="A stage (its last layer), or a layer by name.")
@@ -360,13 +248,13 @@ def _explained_lines(explained: "Explained", table: Path) -> Iterator[str]:
     type=click.Choice(["avg", "none"]),
     default="avg",
     show_default=True,
-    help="avg is the mean over positions, none the whole feature map.",
+    help="avg: mean over positions; none: the whole feature map.",
 )
 @fold_option
 @setting_options(**LIST_OPTIONS)
 @batch_option
 @skip_option
-@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file, written whole or not at all.")
+@click.option("--out", required=True, metavar="FILE", help="A .npz or .parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 @output_options
 def extract(
@@ -382,7 +270,7 @@ def extract(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write what a layer of MODEL makes of IMAGES: their paths and a row of features each.
+    """Write the features that a layer of MODEL computes for IMAGES: a row per image, with its path.
 
     MODEL is RUN/fold_K, a run with --fold, an exported .keras file or a SavedModel folder. IMAGES are files, folders
     that are searched, and CSV files with a column of paths. `radtransfer backbones NAME` lists stages and layers.
@@ -424,16 +312,18 @@ def extract(
 @click.argument("run")
 @click.option("--format", type=click.Choice(list(EXPORT_FORMATS)), required=True, help="What to write.")
 @click.option("--out", required=True, metavar="PATH", help="File or folder to write; never overwritten.")
-@click.option("--fold", metavar="K|all", help="Which fold; needed where there are several.")
+@click.option("--fold", metavar="K|all", help="Fold of the run; required if it has several.")
 @click.option(
     "--operating-point",
     metavar="RULE",
-    help="Put a threshold into the export, chosen on the fold's validation images: youden, sensitivity=X or "
-    "specificity=X. predict then decides by it.",
+    help="Store a threshold in the export, chosen on the fold's validation images: youden, sensitivity=X or "
+    "specificity=X. predict then uses it.",
 )
 @output_options
 def export(run: str, out: str, as_json: bool, **given: Any) -> None:
-    """Export the model of RUN (or RUN/fold_K) with a model card; it takes RGB images 0-255, its scaling is inside.
+    """Export the model of RUN (or RUN/fold_K) with a model card.
+
+    The exported model takes RGB images with values 0-255; the scaling is inside.
 
     What was written is reloaded in a fresh process and compared on images of the run: a probability that differs by
     more than 1e-5 is an error (exit code 7), and nothing is written. A savedmodel also takes encoded JPEGs and PNGs
@@ -469,13 +359,13 @@ def export(run: str, out: str, as_json: bool, **given: Any) -> None:
 
 @click.command(short_help="Write the model card of a run.")
 @click.argument("run")
-@click.option("--fold", type=int, metavar="K", help="Which fold; needed where there are several.")
+@click.option("--fold", type=int, metavar="K", help="Fold of the run; required if it has several.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it here instead of printing it.")
 @output_options
 def card(run: str, fold: int | None, out: Path | None, as_json: bool) -> None:
-    """Print the model card of RUN (or RUN/fold_K): data, results, weights and their terms, limits; in Markdown.
+    """Print the model card of RUN (or RUN/fold_K) in Markdown: data, results, weights, terms and limits.
 
-    `radtransfer export` writes the same beside each export, with the result of its check.
+    `radtransfer export` writes the same card beside each export, with the result of its check.
 
     \b
     Example:

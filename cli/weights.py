@@ -11,6 +11,7 @@ from radtransfer.cli.main import Group, complete_backbone, complete_config, comp
 from radtransfer.cli.options import (
     TABLE_OPTIONS,
     Command,
+    Whole,
     given_settings,
     output_options,
     sets_option,
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from radtransfer.pretrained.input_check import FileCheck
     from radtransfer.pretrained.input_scale import ModeEvidence
 
-OPTIONS = TABLE_OPTIONS | {
+OPTIONS = {
     "data": "data.source",
+    **TABLE_OPTIONS,
     "image_size": "model.image_size",
     "aspect": "images.aspect",
     "fundus_crop": "images.fundus_crop",
@@ -49,20 +51,30 @@ MODES_SHOWN = 4
 )
 @click.argument("file")
 @setting_options(**OPTIONS)
-@click.option("--backbone", metavar="NAME", help="The network in FILE; recognized without.")
-@click.option("--images", type=click.IntRange(8, 1000), default=48, show_default=True, help="Most images to look at.")
+@click.option("--backbone", metavar="NAME", help="Network in FILE; recognized if left out.")
 @click.option(
-    "--layers", type=click.IntRange(1, 1000), default=12, show_default=True, help="Batch-norm layers, from the stem on."
+    "--images",
+    type=Whole(8, 1000),
+    default=48,
+    show_default=True,
+    help="Images to look at, at most.",
 )
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option(
+    "--layers",
+    type=Whole(1, 1000),
+    default=12,
+    show_default=True,
+    help="Batch-norm layers to compare, the first ones.",
+)
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def check(
     file: str, backbone: str | None, images: int, layers: int, ignore_lambda: bool, as_json: bool, **given: Any
 ) -> None:
-    """Compare what the batch-norm layers in FILE remember of their training with what each mode makes of your images.
+    """Compare the batch-norm statistics stored in FILE with those of your images under each preprocessing mode.
 
-    No labels are needed. The first layer tells how bright and how contrasted the training images must have been
-    under each mode; a mode fits if these could have been images, and those of the others could not.
+    No labels are needed. For each mode, the first layer gives the brightness and contrast that the training images
+    must have had; a mode fits if these values are possible for images and those of the other modes are not.
 
     \b
     Example:
@@ -150,15 +162,15 @@ def _layer_lines(modes) -> Iterator[str]:
         yield f"{first.layer:<{width}}" + "".join(f"{f'{fit.shift:.2f} sd, ×{fit.spread:.2f}':>20}" for fit in fits)
 
 
-@click.command(short_help="Make a Keras file of PyTorch weights or a SavedModel.")
+@click.command(short_help="Convert PyTorch weights or a SavedModel to a Keras file.")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT.weights.h5")
-@click.option("--backbone", metavar="NAME", help="The network in IN; recognized without.")
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--backbone", metavar="NAME", help="Network in IN; recognized if left out.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @output_options
 def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, overwrite: bool, as_json: bool) -> None:
-    """Write the weights in IN as a file that --weights takes everywhere.
+    """Write the weights in IN as a Keras file for --weights.
 
     IN is a PyTorch state dict of ResNet50, DenseNet121 or InceptionV3 as torchvision builds them (.pt, .pth,
     .safetensors; RadImageNet's too), a SavedModel folder, or any Keras file. Nothing in it is unpickled or run.
@@ -187,12 +199,14 @@ def convert(source: str, out: str, backbone: str | None, ignore_lambda: bool, ov
     show_next(["weights", "check", done["out"], "--data", "IMAGES"])
 
 
-@click.command(short_help="Read a file to its end and compare its hash.")
+@click.command(short_help="Read a whole file and compare its hash.")
 @click.argument("file")
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
-    """Read all of FILE, and compare its hash with the published ones: exit code 4 if it is damaged or another.
+    """Read all of FILE and compare its hash with the published ones.
+
+    The exit code is 4 if it is damaged or a different file.
 
     \b
     Example:
@@ -220,12 +234,14 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     show_next(["weights", "inspect", file])
 
 
-@click.command(short_help="Download a file of the Hugging Face hub, if told to.")
+@click.command(short_help="Download a weight file from the Hugging Face hub.")
 @click.argument("file", metavar="hf:REPO/FILE[@REVISION]")
-@click.option("--download", is_flag=True, help="Do it; without, only say what would be downloaded.")
+@click.option("--download", is_flag=True, help="Download the file; otherwise only show its size.")
 @output_options
 def fetch(file: str, download: bool, as_json: bool) -> None:
-    """Say what would be downloaded and how large it is, and with --download get it. Then --weights takes its hf: name.
+    """Show the size of a file on the Hugging Face hub, and download it with --download.
+
+    Afterwards --weights takes its hf: name.
 
     \b
     Example:
@@ -251,7 +267,7 @@ def fetch(file: str, download: bool, as_json: bool) -> None:
 
 @click.group(cls=Group, short_help="List, inspect, check and convert weight files.")
 def weights() -> None:
-    """List known weight files, look into one, find its preprocessing, convert and verify it.
+    """List, inspect, convert and verify weight files, and find their preprocessing.
 
     \b
     Example:
@@ -263,10 +279,10 @@ for command in (check, convert, verify, fetch):
     weights.add_command(command)
 
 
-@weights.command("list", short_help="List the weights that are known by name.")
+@weights.command("list", short_help="List the weights known by name.")
 @output_options
 def list_weights(as_json: bool) -> None:
-    """List the weights that --weights knows by name, and which of them are here.
+    """List the weights that --weights knows by name, and which of them are on this machine.
 
     \b
     Example:
@@ -293,12 +309,12 @@ def list_weights(as_json: bool) -> None:
     show_next(["weights", "inspect", *found][:3] if found else ["weights", "where"])
 
 
-@weights.command(short_help="Say what a file of weights holds.")
+@weights.command(short_help="Show what a weight file holds.")
 @click.argument("file", shell_complete=complete_weights)
-@click.option("--ignore-lambda", is_flag=True, help="Take the weights of a file with Lambda layers too.")
+@click.option("--ignore-lambda", is_flag=True, help="Also read weights from a file with Lambda layers.")
 @output_options
 def inspect(file: str, ignore_lambda: bool, as_json: bool) -> None:
-    """Say what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
+    """Show what FILE holds: a path, a name from `weights list`, or RUN[/fold_K].
 
     \b
     Example:
@@ -387,6 +403,7 @@ IMAGE_SIZE = 224
 def backbones(name: str | None, as_json: bool) -> None:
     """List the networks, or show the stages of NAME.
 
+    \b
     Example:
       radtransfer backbones resnet50
     """
@@ -452,7 +469,7 @@ def _network_text(spec: Backbone, stages: tuple["StageSummary", ...]) -> list[st
 
 @click.group(cls=Group)
 def configs() -> None:
-    """List, show or check settings of runs, and studies.
+    """List, show or check the settings of runs and studies.
 
     \b
     Example:
@@ -465,7 +482,7 @@ def configs() -> None:
 @configs.command("list")
 @output_options
 def list_configs(as_json: bool) -> None:
-    """Names of the shipped configs and studies, with what each is for.
+    """List the shipped configs and studies, with their purpose.
 
     \b
     Example:
@@ -485,7 +502,7 @@ def list_configs(as_json: bool) -> None:
 
 @configs.command("show")
 @click.argument("config", shell_complete=complete_config)
-@click.option("--full", is_flag=True, help="Every setting of a run with its value, those of its recipe included.")
+@click.option("--full", is_flag=True, help="Show every setting of a run, also those of its recipe.")
 @output_options
 def show_config(config: str, full: bool, as_json: bool) -> None:
     """Print CONFIG, a shipped name or a YAML file.
@@ -506,7 +523,8 @@ def show_config(config: str, full: bool, as_json: bool) -> None:
 def validate(config: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Check the settings in CONFIG, of a run or a study, without running anything; all mistakes are listed.
 
-    The exit code is 2 where there is one. Data and weights may still be missing: `finetune --dry-run` reads them too.
+    The exit code is 2 if there are mistakes. Data and weights may still be missing: `finetune --dry-run`
+    reads them too.
 
     \b
     Example:

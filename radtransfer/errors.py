@@ -1,23 +1,5 @@
 """Errors with their exit codes, suggestions for misspelled names, and lazily imported tables.
 
-    RadtransferError                1   base class
-    ├── ConfigError                 2   a setting is unknown, missing or out of range
-    │   ├── UnknownNameError        2   an unknown name
-    │   └── RunError                2   a run folder that cannot be used
-    │       └── RunInUseError       2   another process uses it
-    ├── DataError                   3   unusable images, labels or splits
-    │   └── BadImageError           3   one unusable image
-    ├── SimilarityError             3   activations that cannot be compared
-    ├── WeightsError                4   an unusable weights file
-    │   ├── WeightsNotFoundError    4
-    │   └── WeightsMismatchError    4   weights of a different architecture
-    ├── TrainingError               5   training diverged or ran out of memory
-    │   └── OutOfMemoryError        5
-    ├── WorkerLostError             5   another process of a distributed training has ended
-    ├── DiskError                   5   the disk is full or fails
-    ├── FoldsFailedError            6   some folds failed, the others are finished
-    └── ExportError                 7   an export that cannot be read back or predicts something else
-
 A message says what was expected, what was received and what to do.
 """
 
@@ -179,18 +161,14 @@ def closest_file_name(path: Path, wanted: Callable[[Path], bool] = lambda _: Tru
     """The most similar name in the folder of `path`, ignoring case and - or _; None if none is similar."""
     try:
         names = {
-            _plain(item.name): item.name
+            _plain_option(item.name): item.name
             for item in itertools.islice(path.parent.iterdir(), 10_000)
             if not item.name.startswith(".") and wanted(item)
         }
     except OSError:
         return None
-    close = difflib.get_close_matches(_plain(path.name), names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(_plain_option(path.name), names, n=1, cutoff=0.7)
     return names[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
 
 
 def no_model(given: str) -> WeightsNotFoundError:

@@ -439,6 +439,16 @@ def printable_lines(text: Any) -> str:
     return "\n".join([first, *(line if line[:1] in ("", " ", "\t") else f"  {line}" for line in more)])
 
 
+def decimal(value: float | None, form: str = ".3f") -> str:
+    """`value` for a table; "n/a" for None."""
+    return "n/a" if value is None else f"{value:{form}}"
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval for a table; "n/a" for None."""
+    return "n/a" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
 def json_text(value: Any, **options: Any) -> str:
     """`value` as JSON with control characters escaped."""
 

@@ -85,7 +85,7 @@ def test_keras_on_another_backend_is_refused_in_one_line(monkeypatch):
 def test_keras_cv_on_tf_keras_is_refused(monkeypatch):
     keras_cv, tf_keras = pytest.importorskip("keras_cv"), pytest.importorskip("tf_keras")
     monkeypatch.setattr(keras_cv.layers, "RandomFlip", lambda mode: tf_keras.layers.RandomFlip(mode))
-    with pytest.raises(ConfigError, match="Start Python again without TF_USE_LEGACY_KERAS"):
+    with pytest.raises(ConfigError, match="Restart Python without TF_USE_LEGACY_KERAS"):
         AUGMENTATIONS["random_flip"].build()
 
 

@@ -217,8 +217,8 @@ def check_data(
 
     Example:
         >>> report = rt.check_data("images.csv", image_root="images", quiet=True)
-        >>> report.valid, list(report.findings["kind"])
-        (True, ['intensity'])
+        >>> report.valid, sorted(set(report.findings["kind"]))
+        (True, ['few_patients', 'small_image', 'table'])
     """
     with shown(progress, quiet) as progress:
         from radtransfer.files import atomic_folder, check_out

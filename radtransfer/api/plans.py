@@ -95,7 +95,7 @@ def plan_transfer(
         >>> stages = {"stem": "conv1", "stage1": "conv2"}
         >>> plan = rt.plan_transfer(model, stages=stages, scheme="transfusion", through="stem", weights=source)
         >>> plan
-        ModelPlan(transfusion, stem: pretrained, stage1: random, head: random)
+        ModelPlan(transfusion, stem: pretrained, stage1: random)
         >>> plan.apply(model, seed=0)
     """
     from radtransfer.models.backbone import Backbone

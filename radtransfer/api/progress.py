@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from radtransfer.errors import RadtransferError
-from radtransfer.files import printable_lines
+from radtransfer.files import decimal, printable_lines
 from radtransfer.process import Progress
 
-_OPTION = re.compile(r"(?<![\w-])--(?!(?:no-)?(?:break-lock|jobs 0|json|set)\b)([a-z][a-z-]*[a-z])")
+_OPTION = re.compile(r"(?<![\w-])--(?!(?:break-lock|set)\b)(no-)?([a-z][a-z-]*[a-z])")
+_SETTING = re.compile(r"--set (?!arms\.|sources\.)(?=\w)")
 _COMMAND = re.compile(r"(`[^`]*`|\bradtransfer [a-z-]+ [^\n]*)")
 
 
@@ -18,11 +19,12 @@ def as_arguments(text: str) -> str:
     """A message of a command as one of its function: `--label-column` is called `label_column`, commands stay."""
 
     def argument(found: re.Match) -> str:
-        name = found[1].replace("-", "_")
-        return f"`{'class_' if name == 'class' else name}`"
+        name = "class_" if found[2] == "class" else found[2].replace("-", "_")
+        return f"`{name}=False`" if found[1] else f"`{name}`"
 
     parts = _COMMAND.split(text)
-    return "".join(part if number % 2 else _OPTION.sub(argument, part) for number, part in enumerate(parts))
+    parts[::2] = (_OPTION.sub(argument, _SETTING.sub("", part)) for part in parts[::2])
+    return "".join(parts)
 
 
 class ShownProgress(Progress):
@@ -58,8 +60,8 @@ class ShownProgress(Progress):
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         best = " *" if row["best"] else ""
-        losses = f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}"
-        self.note(f"fold {fold}/{folds} epoch {row['epoch']}/{epochs}  {losses}  val_auc {_auc(row['val_auc'])}{best}")
+        figures = f"loss {row['loss']:.4f}  val_loss {row['val_loss']:.4f}  val_auc {decimal(row['val_auc'])}"
+        self.note(f"fold {fold}/{folds} epoch {row['epoch']}/{epochs}  {figures}{best}")
 
     def study_changed(self, state: Any) -> None:
         self.count("runs", len(state.done), len(state.plan.runs))
@@ -78,10 +80,6 @@ class ShownProgress(Progress):
 
         self.clear()
         tqdm.write(printable_lines(as_arguments(text)), file=sys.stderr)
-
-
-def _auc(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 @contextmanager

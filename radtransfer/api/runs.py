@@ -155,9 +155,10 @@ def finetune(
         TrainingError: Every fold failed; FoldsFailedError: some did, and its `result` is the run.
 
     Example:
-        >>> run = rt.finetune(config="quickstart", folds=2, epochs=1, out="runs/first")
-        >>> run.folds, len(run.predictions())
-        ((1, 2), 144)
+        >>> settings = {"backbone": "cbr_tiny", "image_size": 24, "folds": 2, "epochs": 1}
+        >>> run = rt.finetune("images.csv", image_root="images", **settings, out="runs/second", quiet=True)
+        >>> run.folds, len(run.predictions()), sorted(run.metrics["auc"])
+        ((1, 2), 48, ['ci95', 'mean', 'per_class', 'per_fold', 'pooled', 'sd'])
     """
     with shown(progress, quiet) as progress:
         place = {} if out is None else {"out": os.fspath(out)}
@@ -205,7 +206,7 @@ def load_run(path: PathLike) -> Run:
 
     Example:
         >>> rt.load_run("runs/first").metrics["n_images"]
-        144
+        48
     """
     from radtransfer.runs.folder import read_run
 

@@ -173,9 +173,9 @@ def make_report(
         RunError: Not runs, or runs that answer different questions.
 
     Example:
-        >>> report = rt.make_report(["runs/first", "runs/second"], out="report", cca=False, quiet=True)
-        >>> report.files[0].name, sorted(report.values["auc"])
-        ('report.html', [])
+        >>> report = rt.make_report("runs/first", out="report", cca=False, quiet=True)
+        >>> [file.name for file in report.files[:2]]
+        ['report.html', 'report.json']
     """
     if (runs is None) == (published is None):
         raise ConfigError("Expected either runs or a folder of published results.")

@@ -336,7 +336,7 @@ def explain(
     Example:
         >>> found = rt.explain("runs/first", fold=1, limit=2, occlusion=0, quiet=True)
         >>> [item.heat.shape for item in found.explanations]
-        [(6, 6), (6, 6)]
+        [(2, 2), (2, 2)]
     """
     with shown(progress, quiet) as progress:
         if out is not None:

@@ -33,13 +33,11 @@ class DataSettings:
         None, "Folder that the table's image paths are looked up in; default: the table's own folder."
     )
     outside_root: bool = setting(
-        False,
-        "Allow links that point outside the folder of the data set, and paths and links outside --image-root.",
+        False, "Allow links that point outside the folder of the data set, and paths and links outside --image-root."
     )
     path_column: str | None = setting(None, "Column with the image path; found by its usual names.")
     label_column: tuple[str, ...] = setting(
-        (),
-        "Column with the class, or several 0/1 columns (comma-separated) for multi-label; found by its usual names.",
+        (), "Column with the class, or several 0/1 columns (comma-separated) for multi-label; found by its usual names."
     )
     patient_column: str | None = setting(None, "Column with the patient id; found by its usual names.")
     patient_regex: str | None = setting(
@@ -112,10 +110,7 @@ class SplitSettings:
         0.1, "Fraction of the images outside the test set used for validation, by patient.", low=0.01, high=0.5
     )
     train_size: int | None = setting(
-        None,
-        "Use at most this many images of each training set: whole patients, stratified.",
-        low=2,
-        high=10**9,
+        None, "Use at most this many images of each training set: whole patients, stratified.", low=2, high=10**9
     )
     repeats: int = setting(1, "Repeat with this many seeds.", low=1, high=1000)
 
@@ -199,8 +194,7 @@ class TrainingSettings:
     warmup_epochs: float = setting(0.0, "Epochs of linear warm-up from 0.", low=0.0, high=1000.0)
     step_epochs: tuple[int, ...] = setting((30, 60, 90), "Epochs at which the step schedule divides the rate by 10.")
     augmentation: str = setting(
-        "light",
-        "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer.",
+        "light", "Preset: none, light, fundus, chest, juodelyte, juodelyte_no_flip, or the name of a KerasCV layer."
     )
     loss: Literal["auto", "categorical_crossentropy", "binary_crossentropy"] = setting(
         "auto", "Loss: auto is categorical for softmax, binary for sigmoids."

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
 from typing import Literal
@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from radtransfer.data.image_check import MOST, image_contents, miniature, near_identical, read_pixels
+from radtransfer.data.image_check import MOST, decode_checked, image_contents, miniature, near_identical
 from radtransfer.data.labels import listed
 from radtransfer.data.splits import Fold, frame_identities, image_identities, opposite_rows
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError
-from radtransfer.images.formats import ImageFacts, inspect_image, open_image, stored_values
+from radtransfer.images.formats import ImageFacts, inspect_image, open_image
 from radtransfer.images.refs import FilePart, ImageRef
 from radtransfer.images.tiff import TiffValues
 from radtransfer.process import Progress, in_parallel, require_keras
@@ -84,19 +84,14 @@ def survey_images(table: ImageTable, *, workers: int, window: str, progress: Pro
     return tuple(records)
 
 
-def survey_image(place: ImageRef | None, *, window: str = "auto") -> ImageRecord:
+def survey_image(ref: ImageRef | None, *, window: str = "auto") -> ImageRecord:
     """The record of one image; one that cannot be read has a `problem`."""
-    if place is None:
+    if ref is None:
         return ImageRecord("missing", "not found")
     try:
-        facts = inspect_image(place)
-        stored = facts.deep and facts.decoder == "pillow"
-        notes: list[str] = []
-        pixels = stored_values(place) if stored else read_pixels(place, facts, window=window, notes=notes)
-        if pixels.shape != (facts.height, facts.width, 3):
-            raise BadImageError(place, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-        data = b"" if isinstance(place, FilePart) and place.length is None else image_contents(place)
-        mode = _mode(place, facts)
+        facts, pixels = decode_checked(ref, inspect_image(ref), window=window)
+        data = b"" if isinstance(ref, FilePart) and ref.length is None else image_contents(ref)
+        mode = _mode(ref, facts)
     except BadImageError as error:
         kinds = (kind for pattern, kind in _REASONS.items() if re.match(pattern, error.reason))
         return ImageRecord(next(kinds, "corrupt"), error.reason)
@@ -114,7 +109,7 @@ def survey_image(place: ImageRef | None, *, window: str = "auto") -> ImageRecord
     if int(grid.max()) - int(grid.min()) < 16:  # nearly constant images are all similar
         grid = None
     return ImageRecord(
-        facts=replace(facts, notes=tuple(notes)),
+        facts=facts,
         mode=mode,
         contents=hashlib.blake2b(data, digest_size=16).digest() if data else b"",
         pixels=digest.digest(),
@@ -139,10 +134,10 @@ def _plain(pixels: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _mode(place: ImageRef, facts: ImageFacts) -> str:
+def _mode(ref: ImageRef, facts: ImageFacts) -> str:
     if facts.decoder in ("pixels", "dicom"):
         return {"pixels": "RGB", "dicom": "DICOM"}[facts.decoder]
-    with open_image(place) as image:
+    with open_image(ref) as image:
         mode = image.mode
         if isinstance(image, TiffValues):
             return mode

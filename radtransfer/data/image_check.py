@@ -307,6 +307,18 @@ def read_pixels(
         raise BadImageError(ref, kind_of_jpeg(ref) or ("damaged" if whole else "truncated")) from error
 
 
+def decode_checked(ref: ImageRef, facts: ImageFacts, *, window: str, ratio: int = 1) -> tuple[ImageFacts, np.ndarray]:
+    """The facts with notes, and the pixels (`stored_values` of deep images); BadImageError if damaged."""
+    notes: list[str] = []
+    if facts.deep and facts.decoder == "pillow":
+        pixels = stored_values(ref)
+    else:
+        pixels = read_pixels(ref, facts, window=window, ratio=ratio, notes=notes)
+    if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
+        raise BadImageError(ref, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
+    return replace(facts, notes=tuple(notes)), pixels
+
+
 def examine_image(
     ref: ImageRef, reading: ImageSettings
 ) -> tuple[ImageFacts, tuple[float, float] | None, np.ndarray | None]:
@@ -320,13 +332,8 @@ def examine_image(
     if facts.decoder == "jpeg":  # large enough for the miniature; at 1/8 for the disc
         ratios = [ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(facts.height, facts.width) >= ratio * SIDE]
         ratio = 8 if reading.fundus_crop else ratios[-1]
-    stored = facts.deep and facts.decoder == "pillow"
-    notes: list[str] = []
-    pixels = stored_values(ref) if stored else read_pixels(ref, facts, window=reading.window, ratio=ratio, notes=notes)
-    if pixels.shape != (-(-facts.height // ratio), -(-facts.width // ratio), 3):
-        raise BadImageError(ref, f"damaged: {pixels.shape} pixels, its header says {facts.width}×{facts.height}")
-    facts, values = replace(facts, notes=tuple(notes)), None
-    if stored or facts.decoder == "png16":
+    (facts, pixels), values = decode_checked(ref, facts, window=reading.window, ratio=ratio), None
+    if facts.deep and facts.decoder in ("pillow", "png16"):
         values = float(pixels.min()), float(pixels.max())
         # By default the range of the format, or of the values if that is larger.
         low, high = facts.levels

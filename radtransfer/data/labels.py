@@ -123,7 +123,7 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
     with contextlib.suppress(ValueError):
         numbers = [float(value) for value in values]
     few = ", ".join(map(repr, values[:3]))
-    found = f"Column {column!r} holds {len(values)} different values in {len(labels)} images, such as {few}"
+    found = f"Column {column!r} has {len(values)} different values in {len(labels)} images, such as {few}"
     crowded = (len(values) > 10 and share > 0.5) or (len(values) > 1000 and share > 0.1)
     whole = numbers is not None and all(number.is_integer() for number in numbers)
     fractions = numbers is not None and not whole and len(values) > (4 if share > 0.5 else 10)
@@ -145,7 +145,7 @@ def check_values(labels: Sequence[str], column: str) -> tuple[str, ...]:
         )
     if whole and len(values) > 20:
         return (
-            f"label column: {column!r} holds {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
+            f"label column: {column!r} has {len(values)} whole numbers, from {min(numbers):g} to {max(numbers):g}, "
             "each of which is a class; if they are measurements, group them into classes",
         )
     return ()
@@ -166,13 +166,6 @@ def one_hot(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.eye(len(classes), dtype="float32")[[column[label] for label in labels]], classes
 
 
-def label_values(settings: DataSettings) -> dict[str, float]:
-    """Target value of each `BINARY` cell of a multi-label table."""
-    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
-    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
-    return {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
-
-
 def multilabel_targets(
     names: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -182,9 +175,11 @@ def multilabel_targets(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Targets of several labels, float32 (images, labels), NaN: unknown; and the sorted labels.
 
-    `rows` holds the cells of each image in the order of `names`; `error` makes the error from row number and problem.
+    `rows` has the cells of each image in the order of `names`; `error` makes the error from row number and problem.
     """
-    values = label_values(settings)
+    uncertain = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[settings.uncertain]
+    unmentioned = {"zeros": 0.0, "ignore": np.nan}[settings.unmentioned]
+    values = {"0": 0.0, "1": 1.0, "-1": uncertain, "": unmentioned}
     order = sorted(range(len(names)), key=lambda i: names[i])
     targets = np.empty((len(rows), len(order)), dtype="float32")
     for j, column in enumerate(order):

@@ -28,8 +28,8 @@ class PublicSet:
     about: str  # content, terms and source; classes, patients, split, options
     tree: str  # expected contents of the folder, for messages
     parse: Callable[[Path, Mapping[str, str], DataSettings], ImageTable]  # folder, value of every option, settings
-    holds: tuple[str, ...] = ()  # files and folders that the folder must contain
-    inside: tuple[str, ...] = ()  # subfolders that may contain them instead
+    required: tuple[str, ...] = ()  # files and folders that the folder must contain
+    subfolders: tuple[str, ...] = ()  # subfolders that may contain them instead
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # allowed values, the default first
     columns: tuple[str, ...] = ()  # settings of columns and folders that this set supports
 
@@ -56,10 +56,10 @@ class PublicSet:
                     settings=(name,),
                 )
         options = {name: choices[0] for name, choices in self.options.items()}
-        for place, (name, value) in enumerate(given):
+        for number, (name, value) in enumerate(given):
             if name not in self.options:
                 raise UnknownNameError(f"option of {self.name}", name, self.options)
-            choices, twice = self.options[name], name in dict(given[:place])
+            choices, twice = self.options[name], name in dict(given[:number])
             counts = NUMBER in choices and value.isdecimal() and int(value) > 0
             if twice or not (counts or (value in choices and value != NUMBER)):
                 problem = "is given twice" if twice else f"is {value!r}"
@@ -70,12 +70,12 @@ class PublicSet:
             named = folder or "no folder given"
             raise self._error(f"{named} is not a folder.{suggest_path(folder)}")
         try:
-            for place in (root, *(root / name for name in self.inside)):
-                if all((place / name).exists() for name in self.holds):
-                    return place, options
+            for parent in (root, *(root / name for name in self.subfolders)):
+                if all((parent / name).exists() for name in self.required):
+                    return parent, options
         except PermissionError:
             raise DataError(f"Cannot read the folder {root}. Check its permissions.") from None
-        missing = [name for name in self.holds if not (root / name).exists()]
+        missing = [name for name in self.required if not (root / name).exists()]
         raise self._error(f"{root} has no {' and no '.join(missing)}.", root)
 
     def _error(self, problem: str, folder: Path | None = None) -> DataError:
@@ -102,8 +102,8 @@ val/NORMAL/…                            val/PNEUMONIA/…                     
 test/NORMAL/…                           test/PNEUMONIA/…
 """,
     parse=parsers.chest_xray,
-    holds=("train", "test"),
-    inside=("chest_xray",),
+    required=("train", "test"),
+    subfolders=("chest_xray",),
     options={"split": SPLIT},
 )
 
@@ -121,8 +121,8 @@ malignant/malignant (1).png, …
 normal/normal (1).png, …
 """,
     parse=parsers.busi,
-    holds=("benign", "malignant", "normal"),
-    inside=("Dataset_BUSI_with_GT", "images"),
+    required=("benign", "malignant", "normal"),
+    subfolders=("Dataset_BUSI_with_GT", "images"),
     options={"normal": ("benign", "class", "leave_out")},
 )
 
@@ -173,8 +173,8 @@ train/sagittal/0000.npy …, train/coronal/…, train/axial/…
 valid/sagittal/1130.npy …
 """,
     parse=parsers.mrnet,
-    holds=("train", "valid"),
-    inside=("MRNet-v1.0",),
+    required=("train", "valid"),
+    subfolders=("MRNet-v1.0",),
     options={
         "task": ("acl", "meniscus", "abnormal"),
         "plane": ("sagittal", "coronal", "axial"),
@@ -216,7 +216,7 @@ ISIC2018_Task3_Validation_Input/… and _GroundTruth/…         (only for split
 ISIC2018_Task3_Test_Input/… and _GroundTruth/…               (only for split=official)
 """,
     parse=parsers.isic2018,
-    holds=("ISIC2018_Task3_Training_Input",),
+    required=("ISIC2018_Task3_Training_Input",),
     options={"split": SPLIT},
 )
 
@@ -232,7 +232,7 @@ HAM10000_images_part_1/ISIC_0024306.jpg …
 HAM10000_images_part_2/ISIC_0029306.jpg …
 """,
     parse=parsers.ham10000,
-    holds=("HAM10000_metadata.csv", "HAM10000_images_part_1"),
+    required=("HAM10000_metadata.csv", "HAM10000_images_part_1"),
 )
 
 KVASIR = PublicSet(
@@ -243,8 +243,8 @@ Classes: the eight folders. Patients: unknown, so one examination may be in both
 """,
     tree="\n".join(f"{name}/….jpg" for name in parsers.KVASIR_CLASSES),
     parse=parsers.kvasir,
-    holds=parsers.KVASIR_CLASSES,
-    inside=("kvasir-dataset", "kvasir-dataset-v2"),
+    required=parsers.KVASIR_CLASSES,
+    subfolders=("kvasir-dataset", "kvasir-dataset-v2"),
 )
 
 CHEXPERT = PublicSet(
@@ -261,8 +261,8 @@ train/patient00001/study1/view1_frontal.jpg …
 valid/patient64541/study1/view1_frontal.jpg …
 """,
     parse=parsers.chexpert,
-    holds=("train.csv", "valid.csv"),
-    inside=("CheXpert-v1.0-small", "CheXpert-v1.0"),
+    required=("train.csv", "valid.csv"),
+    subfolders=("CheXpert-v1.0-small", "CheXpert-v1.0"),
     options={"split": ("official", "drawn"), "view": ("all", "frontal", "lateral")},
     columns=("label_column",),
 )
@@ -282,7 +282,7 @@ retinopathy_solution.csv       with the columns image,level,Usage   (only for sp
 test/1_left.jpeg, …                                                 (only for split=official)
 """,
     parse=parsers.eyepacs,
-    holds=("trainLabels.csv", "train"),
+    required=("trainLabels.csv", "train"),
     options={"split": SPLIT},
 )
 
@@ -297,7 +297,7 @@ train.csv                      with the columns id_code,diagnosis
 train_images/000c1434d8d7.png, …
 """,
     parse=parsers.aptos2019,
-    holds=("train.csv", "train_images"),
+    required=("train.csv", "train_images"),
 )
 
 RADIMAGENET_TASK = PublicSet(

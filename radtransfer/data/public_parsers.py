@@ -54,7 +54,7 @@ def table_of_rows(
     """
     unique = list(dict.fromkeys(rows))
     if not rows:
-        raise DataError(f"{root} holds no images of the set.")
+        raise DataError(f"{root} contains no images of the set.")
     by_path: dict[str, Row] = {}
     for row in unique:
         other = by_path.setdefault(row.path, row)
@@ -558,7 +558,7 @@ def _patch_files(root: Path, index: FileIndex, part: str) -> tuple[Path, np.ndar
     slides = tuple(slide for (slide,) in read_columns(meta, "wsi")) if meta else None
     if len(labels) != shape[0] or not np.isin(labels, (0, 1)).all() or len(slides or labels) != shape[0]:
         raise DataError(
-            f"pcam: {patches} holds {shape[0]} patches, {truth.name} {len(labels)} labels (expected 0 or 1)"
+            f"pcam: {patches} has {shape[0]} patches, {truth.name} {len(labels)} labels (expected 0 or 1)"
             + (f", {meta.name} {len(slides)} rows" if slides else "")
             + ". Download them again."
         )
@@ -593,7 +593,7 @@ def radimagenet_task(root: Path, options: Options, settings: DataSettings) -> Im
     columns = read_sheet(file).columns
     if "boneage" in columns:
         raise DataError(
-            f"{file} gives bone age in months, a regression; radtransfer classifies. "
+            f"{file} has bone age in months, a regression; radtransfer classifies. "
             "Make a table of classes of it, and read that as a CSV."
         )
     path = next((name for name in ("filename", "img_dir", "dir") if name in columns), None)

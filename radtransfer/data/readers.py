@@ -187,10 +187,10 @@ def find_dataset(source: str | None, progress: Progress | None = None) -> tuple[
     # A single letter before the colon is a Windows drive.
     if colon and re.fullmatch(r"\w{2,}", name):
         raise UnknownNameError("dataset", name, DATASETS)
-    names = "" if path.name != source else f", or one of {', '.join(DATASETS)}"
+    known = f" Or name a data set, such as busi:FOLDER; known: {', '.join(DATASETS)}."
     raise DataError(
-        f"No data at {source!r}: expected a folder with one sub-folder per class, a CSV, or a folder of "
-        f"train_fold1.csv …{names}.{suggest_path(path)}"
+        f"No data at {source!r}: expected a folder with one sub-folder per class, a folder of train_fold1.csv …, or "
+        f"a CSV.{known if path.name == source else ''}{suggest_path(path)}"
     )
 
 

@@ -65,14 +65,14 @@ def assign_folds(table: ImageTable, settings: SplitSettings, *, seed: int, allow
             parts = _draw(table, groups, np.arange(len(table)), shares, (repeat_seed, 0))
             tests = [np.where(parts == k, "test", "train").astype("U5") for k in range(count)]
         for k, test in enumerate(tests, start=1):
-            number, words, split = (repeat - 1) * count + k, (repeat_seed, k), test
+            number, seeds, split = (repeat - 1) * count + k, (repeat_seed, k), test
             if not (test == "val").any():
                 rows = np.flatnonzero(test == "train")
-                parts = _draw(table, groups, rows, [1 - settings.val_fraction, settings.val_fraction], words)
+                parts = _draw(table, groups, rows, [1 - settings.val_fraction, settings.val_fraction], seeds)
                 split = test.copy()
                 split[rows[parts == 1]] = "val"
             if settings.train_size is not None:
-                split = cut_training(split, table.targets, groups, settings.train_size, number=number, words=words)
+                split = cut_training(split, table.targets, groups, settings.train_size, number=number, seeds=seeds)
             folds.append(Fold(number, repeat, repeat_seed, split))
     for fold in folds:
         _check_classes(table, fold, given=given, cut=settings.train_size is not None)
@@ -143,11 +143,11 @@ def _group_codes(table: ImageTable) -> np.ndarray:
 
 
 def _draw(
-    table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], words: tuple[int, int]
+    table: ImageTable, groups: np.ndarray, rows: np.ndarray, shares: Sequence[float], seeds: tuple[int, int]
 ) -> np.ndarray:
     """The part of each row: whole groups, stratified by class or label."""
     counts, codes = group_counts(table.targets[rows], groups[rows])
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds)))
     return stratified_parts(counts, shares, rng)[codes]
 
 
@@ -253,7 +253,7 @@ def group_counts(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, n
 
 
 def cut_training(
-    split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, words: tuple[int, ...]
+    split: np.ndarray, targets: np.ndarray, groups: np.ndarray, size: int, *, number: int, seeds: tuple[int, ...]
 ) -> np.ndarray:
     """`split` of fold `number` with at most `size` training images in whole `groups` (`leading_groups`); others ""."""
     rows = np.flatnonzero(split == "train")
@@ -262,7 +262,7 @@ def cut_training(
             f"--train-size {size}: fold {number} has {len(rows)} training images. Use {len(rows)} or fewer."
         )
     counts, codes = group_counts(targets[rows], groups[rows])
-    taken = leading_groups(counts, size, words)
+    taken = leading_groups(counts, size, seeds)
     if not taken.any():
         least = int(counts[:, -1].min())
         raise ConfigError(
@@ -274,17 +274,17 @@ def cut_training(
     return cut
 
 
-def leading_groups(counts: np.ndarray, size: int, words: tuple[int, ...]) -> np.ndarray:
+def leading_groups(counts: np.ndarray, size: int, seeds: tuple[int, ...]) -> np.ndarray:
     """The first groups in a random stratified order with at most `size` images in total; bool (groups,).
 
     The order comes from repeated stratified halving, so that every prefix is a representative sample; it depends only
-    on the seed `words`, so a smaller `size` gives a subset. `counts` as for `stratified_parts`.
+    on the seed `seeds`, so a smaller `size` gives a subset. `counts` as for `stratified_parts`.
     """
     taken = np.zeros(len(counts), bool)
     block, node, left = np.arange(len(counts)), 1, size
     # Only the half that contains the end is halved again, which costs about two passes over all groups.
     while len(block) > 1:
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*words, node))))
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*seeds, node))))
         first = stratified_parts(counts[block], [0.5, 0.5], rng) == 0
         if first.all() or not first.any():
             first = rng.permutation(len(block)) < len(block) // 2

@@ -214,7 +214,7 @@ def with_patients(table: ImageTable, settings: DataSettings) -> ImageTable:
     if len(missing) == len(table):
         return replace(table, patients=None, notes=(*table.notes, f"missing patients: {found}", NO_PATIENTS))
     # All rows of one file (frames, links) get the patient of the row that has one, else the same own id.
-    identities = [image_identity(path, place) for path, place in zip(table.paths, table.files, strict=True)]
+    identities = [image_identity(path, ref) for path, ref in zip(table.paths, table.files, strict=True)]
     known, first = {}, {}
     for row, (identity, path) in enumerate(zip(identities, table.paths, strict=True)):
         if row not in missing:

@@ -24,7 +24,7 @@ from radtransfer.evaluation import heat_maps
 from radtransfer.evaluation.heat_maps import Decision, Randomized, Verdict
 from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.trained_model import TrainedModel, check_layer, find_model, is_export
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, printable
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.process import Progress, keras_defaults, usable_cores
 from radtransfer.reports.page import render
@@ -73,6 +73,11 @@ class Explained:
     agreement: float | None  # median rank correlation of the two maps
     randomized: list[Randomized]  # in the last step, all weights are random
     files: tuple[Path, ...] = ()  # written files
+
+    def __repr__(self) -> str:
+        from radtransfer.evaluation.summary import explained_lines
+
+        return "\n".join(map(printable, explained_lines(self)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ from radtransfer.evaluation.predictions import (
 )
 from radtransfer.evaluation.scoring import Scoring, class_questions, main_questions
 from radtransfer.evaluation.trained_model import TrainedModel, find_model, is_export
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, printable
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure, shortened
 from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precision_recall, draw_reliability, draw_roc
@@ -115,6 +115,11 @@ class Evaluation:
     figures: dict[str, Any]  # the content of metrics.json but for the curves
     seen: Mapping[str, str] = field(default_factory=dict)  # see `warn_of_leaks`
     files: tuple[Path, ...] = ()  # written files
+
+    def __repr__(self) -> str:
+        from radtransfer.evaluation.summary import evaluation_lines
+
+        return "\n".join(map(printable, evaluation_lines(self)))
 
     @property
     def metrics(self) -> dict[str, Any]:

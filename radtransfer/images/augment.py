@@ -320,9 +320,7 @@ AUGMENTATIONS = _Augmentations(
         "KerasCV RandomRotation, 10°", "RandomRotation", {"factor": 10 / 360, "fill_mode": "nearest"}
     ),
     random_zoom=KerasCVLayer(
-        "KerasCV RandomZoom, 10 %",
-        "RandomZoom",
-        {"height_factor": 0.1, "width_factor": 0.1, "fill_mode": "nearest"},
+        "KerasCV RandomZoom, 10 %", "RandomZoom", {"height_factor": 0.1, "width_factor": 0.1, "fill_mode": "nearest"}
     ),
     random_shear=KerasCVLayer(
         "KerasCV RandomShear, 0.1", "RandomShear", {"x_factor": 0.1, "y_factor": 0.1, "fill_mode": "nearest"}

@@ -78,12 +78,7 @@ class ImageSource:
     """The images of a set, decoded as squares of `image_size` pixels; the graph has only the operations they need."""
 
     def __init__(
-        self,
-        refs: Sequence[ImageRef],
-        facts: Sequence[ImageFacts],
-        *,
-        image_size: int,
-        reading: ImageSettings,
+        self, refs: Sequence[ImageRef], facts: Sequence[ImageFacts], *, image_size: int, reading: ImageSettings
     ):
         self.refs, self.facts, self.image_size, self.reading = tuple(refs), tuple(facts), image_size, reading
         boxes = np.array([fact.disc or (0, 0, fact.height, fact.width) for fact in facts], np.float64).reshape(-1, 4)
@@ -213,9 +208,7 @@ def encoded_image(contents: tf.Tensor, *, image_size: int, reading: ImageSetting
     with tf.control_dependencies([tf.debugging.Assert(is_jpeg | is_png, ["Expected an encoded JPEG or PNG."])]):
         contents = tf.identity(contents)
     image = tf.cond(
-        is_jpeg,
-        lambda: _from_jpeg(contents, image_size, reading),
-        lambda: _from_png(contents, image_size, reading),
+        is_jpeg, lambda: _from_jpeg(contents, image_size, reading), lambda: _from_png(contents, image_size, reading)
     )
     return _squared(_upright(image, exif_orientation(contents)), image_size, reading)
 

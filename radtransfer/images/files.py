@@ -176,90 +176,66 @@ _SLIDE = "write regions of it as PNG or TIFF"
 _ARRAYS = "write each of its images as PNG"
 _FRAMES = "write its frames as PNG"
 _PACKED = "unpack it"
+_TABLE = "save it as 'CSV UTF-8'"
 
-_IMAGES = {
-    "HEIC": (_PICTURE, ".heic .heif .heics .hif"),
-    "AVIF": (_PICTURE, ".avif .avifs"),
-    "JPEG 2000": (_PICTURE, ".jp2 .j2k .j2c .jpc .jpf .jpx .jpm"),
-    "JPEG XL": (_PICTURE, ".jxl"),
-    "JPEG XR": (_PICTURE, ".jxr .wdp .hdp"),
-    "JPEG-LS": (_PICTURE, ".jls"),
-    "Photoshop": (_PICTURE, ".psd .psb"),
-    "camera raw": (_PICTURE, ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf"),
-    "OpenEXR": (_PICTURE, ".exr"),
-    "TGA": (_PICTURE, ".tga"),
-    "DDS": (_PICTURE, ".dds"),
-    "BPG": (_PICTURE, ".bpg"),
-    "PAM": (_PICTURE, ".pam"),
-    "PFM": (_PICTURE, ".pfm"),
-    "PCX": (_PICTURE, ".pcx"),
-    "SVG": (_PICTURE, ".svg .svgz"),
-    "PDF": ("write its pages as PNG", ".pdf"),
-    "PostScript": (_PICTURE, ".eps .ps"),
-    "NIfTI": (_VOLUME, ".nii .nii.gz"),
-    "Analyze": (_VOLUME, ".img .img.gz"),
-    "MetaImage": (_VOLUME, ".mha .mhd"),
-    "NRRD": (_VOLUME, ".nrrd .nhdr"),
-    "MINC": (_VOLUME, ".mnc"),
-    "FITS": (_ARRAYS, ".fits .fit .fts"),
-    "FreeSurfer": (_VOLUME, ".mgh .mgz"),
-    "raw pixels": (_VOLUME, ".raw .zraw"),
-    "NumPy": (_ARRAYS, ".npy .npz"),
-    "HDF5": (_ARRAYS, ""),
-    "MATLAB": (_ARRAYS, ".mat"),
-    "whole slide": (_SLIDE, ".svs .ndpi .mrxs .scn .vms .vmu .bif .svslide .isyntax .vsi .qptiff"),
-    "microscopy": (_SLIDE, ".czi .lif .nd2 .oib .oif"),
-    "video": (_FRAMES, ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .3gp"),
-    "ZIP": (_PACKED, ".zip"),
-    "TAR": (_PACKED, ".tar .tgz .tbz2 .txz .tar.gz .tar.bz2 .tar.xz .tar.zst"),
-    "gzip": (_PACKED, ".gz"),
-    "bzip2": (_PACKED, ".bz2"),
-    "XZ": (_PACKED, ".xz"),
-    "Zstandard": (_PACKED, ".zst"),
-    "7-Zip": (_PACKED, ".7z"),
-    "RAR": (_PACKED, ".rar"),
+_FORMATS: dict[str, tuple[str, str, tuple[bytes, ...]]] = {
+    "HEIC": (_PICTURE, ".heic .heif .heics .hif", ()),
+    "AVIF": (_PICTURE, ".avif .avifs", ()),
+    "JPEG 2000": (_PICTURE, ".jp2 .j2k .j2c .jpc .jpf .jpx .jpm", (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")),
+    "JPEG XL": (_PICTURE, ".jxl", (b"\x00\x00\x00\x0cJXL ", b"\xff\x0a")),
+    "JPEG XR": (_PICTURE, ".jxr .wdp .hdp", (b"II\xbc",)),
+    "JPEG-LS": (_PICTURE, ".jls", ()),
+    "Photoshop": (_PICTURE, ".psd .psb", (b"8BPS",)),
+    "camera raw": (_PICTURE, ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf", ()),
+    "OpenEXR": (_PICTURE, ".exr", (b"v/1\x01",)),
+    "TGA": (_PICTURE, ".tga", ()),
+    "DDS": (_PICTURE, ".dds", (b"DDS ",)),
+    "BPG": (_PICTURE, ".bpg", (b"BPG\xfb",)),
+    "PAM": (_PICTURE, ".pam", (b"P7\n",)),
+    "PFM": (_PICTURE, ".pfm", (b"PF\n", b"Pf\n")),
+    "PCX": (_PICTURE, ".pcx", ()),
+    "SVG": (_PICTURE, ".svg .svgz", ()),
+    "PDF": ("write its pages as PNG", ".pdf", (b"%PDF-",)),
+    "PostScript": (_PICTURE, ".eps .ps", (b"%!PS",)),
+    "NIfTI": (_VOLUME, ".nii .nii.gz", ()),
+    "Analyze": (_VOLUME, ".img .img.gz", ()),
+    "MetaImage": (_VOLUME, ".mha .mhd", (b"ObjectType", b"NDims")),
+    "NRRD": (_VOLUME, ".nrrd .nhdr", (b"NRRD0",)),
+    "MINC": (_VOLUME, ".mnc", ()),
+    "FITS": (_ARRAYS, ".fits .fit .fts", (b"SIMPLE  =",)),
+    "FreeSurfer": (_VOLUME, ".mgh .mgz", ()),
+    "raw pixels": (_VOLUME, ".raw .zraw", ()),
+    "NumPy": (_ARRAYS, ".npy .npz", (b"\x93NUMPY",)),
+    "HDF5": (_ARRAYS, "", (b"\x89HDF\r\n\x1a\n",)),
+    "MATLAB": (_ARRAYS, ".mat", (b"MATLAB 5.0 MAT", b"MATLAB 7.3 MAT")),
+    "whole slide": (_SLIDE, ".svs .ndpi .mrxs .scn .vms .vmu .bif .svslide .isyntax .vsi .qptiff", ()),
+    "microscopy": (_SLIDE, ".czi .lif .nd2 .oib .oif", (b"ZISRAWFILE",)),
+    "video": (
+        _FRAMES,
+        ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .3gp",
+        (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba"),
+    ),
+    "ZIP": (_PACKED, ".zip", ()),
+    "TAR": (_PACKED, ".tar .tgz .tbz2 .txz .tar.gz .tar.bz2 .tar.xz .tar.zst", ()),
+    "gzip": (_PACKED, ".gz", (b"\x1f\x8b",)),
+    "bzip2": (_PACKED, ".bz2", (b"BZh",)),
+    "XZ": (_PACKED, ".xz", (b"\xfd7zXZ\x00",)),
+    "Zstandard": (_PACKED, ".zst", (b"\x28\xb5\x2f\xfd",)),
+    "7-Zip": (_PACKED, ".7z", (b"7z\xbc\xaf\x27\x1c",)),
+    "RAR": (_PACKED, ".rar", (b"Rar!\x1a\x07",)),
+    "Excel workbook": (_TABLE, "", (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",)),
+    "Parquet": (_TABLE, "", (b"PAR1",)),
+    "Arrow": (_TABLE, "", (b"ARROW1", b"FEA1")),
+    "SQLite": (_TABLE, "", (b"SQLite format 3\x00",)),
+    "Word document": (_TABLE, "", ()),
+    "OpenDocument": (_TABLE, "", ()),
 }
-"""Unsupported image formats: name to advice and suffixes (none for HDF5, as weights have the same)."""
+"""Unsupported formats: name to advice, suffixes (none for HDF5, as weights have the same), and first bytes."""
 
-TABLES = frozenset(["Excel workbook", "Word document", "OpenDocument", "Parquet", "Arrow", "SQLite"])
-"""Formats that may contain a table."""
-
-PACKED = frozenset(name for name, (advice, _) in _IMAGES.items() if advice == _PACKED)
-
-_BY_SUFFIX = {suffix: name for name, (_, suffixes) in _IMAGES.items() for suffix in suffixes.split()}
-
-_MAGICS = {
-    "JPEG 2000": (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
-    "JPEG XL": (b"\x00\x00\x00\x0cJXL ", b"\xff\x0a"),
-    "JPEG XR": (b"II\xbc",),
-    "Photoshop": (b"8BPS",),
-    "OpenEXR": (b"v/1\x01",),
-    "DDS": (b"DDS ",),
-    "BPG": (b"BPG\xfb",),
-    "PAM": (b"P7\n",),
-    "PFM": (b"PF\n", b"Pf\n"),
-    "FITS": (b"SIMPLE  =",),
-    "PDF": (b"%PDF-",),
-    "PostScript": (b"%!PS",),
-    "MetaImage": (b"ObjectType", b"NDims"),
-    "NRRD": (b"NRRD0",),
-    "NumPy": (b"\x93NUMPY",),
-    "MATLAB": (b"MATLAB 5.0 MAT", b"MATLAB 7.3 MAT"),
-    "microscopy": (b"ZISRAWFILE",),
-    "video": (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba"),
-    "gzip": (b"\x1f\x8b",),
-    "bzip2": (b"BZh",),
-    "XZ": (b"\xfd7zXZ\x00",),
-    "Zstandard": (b"\x28\xb5\x2f\xfd",),
-    "7-Zip": (b"7z\xbc\xaf\x27\x1c",),
-    "RAR": (b"Rar!\x1a\x07",),
-    "HDF5": (b"\x89HDF\r\n\x1a\n",),
-    "Excel workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
-    "Parquet": (b"PAR1",),
-    "Arrow": (b"ARROW1", b"FEA1"),
-    "SQLite": (b"SQLite format 3\x00",),
-}
-BEGINNINGS = {magic: name for name, magics in _MAGICS.items() for magic in magics}
+TABLES = frozenset(name for name, (advice, _, _) in _FORMATS.items() if advice == _TABLE)
+PACKED = frozenset(name for name, (advice, _, _) in _FORMATS.items() if advice == _PACKED)
+_BY_SUFFIX = {suffix: name for name, (_, suffixes, _) in _FORMATS.items() for suffix in suffixes.split()}
+BEGINNINGS = {magic: name for name, (_, _, magics) in _FORMATS.items() for magic in magics}
 
 _CONTAINERS = frozenset(["gzip", "bzip2", "XZ", "Zstandard", "ZIP", "HDF5"])
 """Containers, where the suffix is more specific than the first bytes: `.nii.gz` is NIfTI."""
@@ -325,4 +301,4 @@ def why_unread(start: bytes, name: str) -> str | None:
 
 def advice(format: str) -> str:
     """What to do with a file in an unsupported format."""
-    return "save it as 'CSV UTF-8'" if format in TABLES else _IMAGES[format][0]
+    return _FORMATS[format][0]

@@ -58,11 +58,7 @@ _MODES = (
         std=(255.0, 255.0, 255.0),
     ),
     Preprocessing(
-        "bgr_tf",
-        "BGR, -1 to 1, as the RadImageNet .pt weights",
-        order="BGR",
-        scale=1 / 127.5,
-        mean=(1.0, 1.0, 1.0),
+        "bgr_tf", "BGR, -1 to 1, as the RadImageNet .pt weights", order="BGR", scale=1 / 127.5, mean=(1.0, 1.0, 1.0)
     ),
     Preprocessing("raw", "RGB, 0 to 255, for networks that scale their own input"),
 )

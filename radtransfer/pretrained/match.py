@@ -121,6 +121,11 @@ def build_backbone(
     Raises:
         ConfigError: No such backbone, or the images are too small for it.
         WeightsError: The weights are not found, not usable, or another network's.
+
+    Example:
+        >>> network = rt.build_backbone("cbr_tiny", weights="runs/first/fold_1", image_size=24)
+        >>> network.output_shape
+        (None, 256)
     """
     from radtransfer.models.architecture import build_architecture
 

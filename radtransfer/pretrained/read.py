@@ -172,7 +172,7 @@ def check_content(path: Path) -> None:
         with path.open("rb") as handle:
             head = handle.read(1024)
     except FileNotFoundError:
-        raise WeightsNotFoundError(f"no weights file at {path}.") from None
+        raise WeightsNotFoundError(f"no weights file at {path}. Expected a Keras or PyTorch file.") from None
     except OSError as error:
         raise WeightsError(f"cannot read weights file {path}: {error.strerror}.") from None
     if not head:

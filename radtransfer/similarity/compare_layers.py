@@ -25,7 +25,7 @@ from radtransfer.data.run_data import (
     tested_paths,
 )
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, decimal, interval, printable
 from radtransfer.models.backbone import resolve_layer
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
@@ -111,6 +111,27 @@ class Comparison:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(item.layer for item in self.layers))
+
+    def lines(self) -> list[str]:
+        """A table of the layers, and what its chance is."""
+        width = max(len(name) for name in ("layer", *self.names)) + 2
+        lines = [
+            f"{'layer':<{width}}{'kind':<12}{'similarity':>10}  {'95 % interval':<16}{'chance':<15}"
+            f"{'ranks':<9}{'rows':>8}{'images':>8}"
+        ]
+        for item in self.layers:
+            chance = f"{decimal(item.null.closed_form)} / {decimal(item.null.permuted)}"
+            lines.append(
+                f"{item.layer:<{width}}{item.kind:<12}{decimal(item.similarity):>10}  {interval(item.ci95):<16}"
+                f"{chance:<15}{f'{item.rank_a}, {item.rank_b}':<9}{item.rows:>8}{item.images:>8}"
+            )
+        folds = self.settings["folds"]
+        over = f", mean over {len(folds)} folds" if len(folds) > 1 else ""
+        repeats = self.settings["repeats"]
+        return [*lines, f"mean of {repeats} draws{over}; chance: by formula / of exchanged images"]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per layer and kind: `layer`, `kind`, `similarity`, `ci95_low`, `ci95_high`, chance, ranks, counts."""

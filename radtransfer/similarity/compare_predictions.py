@@ -1,7 +1,7 @@
 """Compare what two runs predict about the same test images: whether they err on the same, and which is better."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from radtransfer.evaluation.intervals import (
 )
 from radtransfer.evaluation.predictions import RunPredictions, read_predictions
 from radtransfer.evaluation.scoring import main_questions
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, decimal, printable
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.result_figures import prediction_agreement
@@ -72,6 +72,37 @@ class PredictionComparison:
     settings: dict[str, Any]
     rows: tuple[tuple, ...]
     positive_class: str | None = None
+
+    def lines(self) -> Iterator[str]:
+        """How often the two agree, and their AUCs, line by line."""
+        patients = "patients unknown" if self.n_patients is None else f"{self.n_patients} patients"
+        yield f"images         {self.n_images}, {patients}, fold {', '.join(map(str, self.settings['folds']))}"
+        if self.positive_class is not None:
+            yield f"positive class {self.positive_class}"
+        yield f"accuracy       A {self.accuracy_a:.3f}   B {self.accuracy_b:.3f}"
+        for title, value in (
+            ("errors", self.errors),
+            ("probabilities", self.probabilities),
+            ("decisions", self.decisions),
+        ):
+            if value is not None:
+                yield (
+                    f"{title:<15}agree on {value.observed:.3f}, independent {value.independent:.3f}, "
+                    f"kappa {decimal(value.kappa)}"
+                )
+        yield f"correlation    {decimal(self.correlation)} of the probabilities of the truth"
+        auc = self.auc
+        low, high = auc.ci95 or (None, None)
+        yield (
+            f"AUC            A {decimal(auc.a)}   B {decimal(auc.b)}   A - B {decimal(auc.difference, '+.3f')}  "
+            f"95 % interval {decimal(low, '+.3f')} to {decimal(high, '+.3f')}"
+        )
+        for test in self.delong:
+            p = decimal(test.p, ".3g")
+            yield f"DeLong         {test.question}: A - B {test.difference:+.3f} ± {test.error:.3f}, p = {p}"
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(dataclasses.replace(self, rows=()))

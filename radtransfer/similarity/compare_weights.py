@@ -1,7 +1,7 @@
 """Compare the weights of two networks layer by layer, and the filters of their first convolution."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from radtransfer.data.run_data import note_changes
 from radtransfer.errors import WeightsError, WeightsMismatchError
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, decimal, printable
 from radtransfer.images.preprocessing import preprocessing_mode
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
@@ -72,6 +72,22 @@ class WeightComparison:
     left_out: tuple[str, ...]
     filters: Filters | None
     settings: dict[str, Any]
+
+    def lines(self) -> Iterator[str]:
+        """A table of the layers."""
+        width = max(len(name) for name in ("layer", *(layer.layer for layer in self.layers))) + 2
+        yield f"{'layer':<{width}}{'parameters':>12}{'change':>9}{'cosine':>9}{'length A':>11}{'length B':>11}"
+        for layer in self.layers:
+            yield (
+                f"{layer.layer:<{width}}{layer.parameters:>12,}{decimal(layer.relative_change):>9}"
+                f"{decimal(layer.cosine):>9}{layer.norm_a:>11.3f}{layer.norm_b:>11.3f}"
+            )
+        if self.left_out:
+            shown = ", ".join(self.left_out[:6]) + (", …" if len(self.left_out) > 6 else "")
+            yield f"of other shape or in one network only: {shown}"
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radtransfer.errors import ConfigError, RunError
-from radtransfer.files import atomic_folder
+from radtransfer.files import atomic_folder, decimal, interval, printable
 from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_after, similarity_curve
@@ -99,6 +99,29 @@ class Population:
     left_out: tuple[str, ...] = ()
     few_rows: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()  # that were written
+
+    def lines(self) -> list[str]:
+        """A table of the groups, and what its R² is."""
+        columns = ("started from", *(group.starts for group in self.groups))
+        width, wide = max(map(len, columns)) + 2, max(len(group.layer) for group in self.groups) + 2
+        lines = [
+            f"{'started from':<{width}}{'layer':<{wide}}{'kind':<12}{'pairs':>5}{'before':>9}{'after':>9}{'sd':>9}"
+            f"{'R²':>9}  {'95 % interval':<16}{'points':>6}"
+        ]
+        for group in self.groups:
+            lines.append(
+                f"{group.starts:<{width}}{group.layer:<{wide}}{group.kind:<12}{group.pairs:>5}"
+                f"{decimal(group.initial):>9}{decimal(group.final):>9}{decimal(group.sd):>9}"
+                f"{decimal(group.r_squared):>9}  {interval(group.r_squared_ci95):<16}{group.n_points or '':>6}"
+            )
+        lines.append(
+            "R²: of similarity before and after training in the layer, over points, which are pairs × draws. Its "
+            "interval leaves out one run after another, with a single pair one draw after another"
+        )
+        return lines
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "files"}

@@ -161,7 +161,7 @@ def test_the_board_of_a_study_obeys_no_name(capsys, monkeypatch):
     board.study_changed(SimpleNamespace(plan=plan, done={}, failed={}, running=running, seconds_left=lambda: None))
     board.note(HOSTILE)
     shown = capsys.readouterr().err
-    assert shown.count("\x1b[2A\x1b[J") == 1 and shown.count("\n") == 3
+    assert shown.count("\x1b[2A\x1b[J") == 1 and shown.count("\n") == 4
     check(OURS.sub("", shown.replace("\x1b[2A\x1b[J", "")))
 
 

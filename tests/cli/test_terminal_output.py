@@ -157,3 +157,9 @@ def test_the_plan_is_short_or_whole_or_not_shown(options, shown):
     lines = CliRunner().invoke(command, options).stderr.splitlines()
     assert lines[-1] == "warning   a leak"
     assert lines[:-1] == ([f"plan      {shown}", "note      a note", lines[-2]] if shown else [])
+
+
+def test_a_missing_argument_is_named_with_an_example():
+    shown = CliRunner().invoke(application, ["extract", "runs/first"]).stderr
+    assert "Missing argument 'IMAGES...'" in shown
+    assert shown.endswith("Example: radtransfer extract runs/first/fold_1 images/ --layer stage3 --out features.npz\n")

@@ -607,7 +607,7 @@ def test_one_text_column_for_several_labels_is_pointed_to_the_separator(table):
 
 def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(table):
     rows = "".join(f"{i},id-{i}\n" for i in range(30_000))
-    with pytest.raises(DataError, match="'label' holds 30000 different values in 30000 images.*Name the class column"):
+    with pytest.raises(DataError, match="'label' has 30000 different values in 30000 images.*Name the class column"):
         table(f"path,label\n{rows}")
     assert len(table("path,label\n" + "".join(f"{i},{i % 10}x\n" for i in range(11))).classes) == 10
 
@@ -615,7 +615,7 @@ def test_a_label_column_with_nearly_as_many_values_as_rows_is_refused_by_name(ta
 @pytest.mark.parametrize("value", [lambda i: f"{i / 37:.2f}", lambda i: 20 + i * 7 % 61, lambda i: f"{i % 12}.5"])
 def test_numbers_that_look_continuous_are_out_of_scope(table, value):
     rows = "".join(f"{i},{value(i)}\n" for i in range(60))
-    with pytest.raises(DataError, match="'label' holds .* look like measurements.*no regression"):
+    with pytest.raises(DataError, match="'label' has .* look like measurements.*no regression"):
         table(f"path,label\n{rows}")
 
 
@@ -623,7 +623,7 @@ def test_many_grades_are_classes_with_a_note(table):
     rows = "".join(f"{i},{i % 40}\n" for i in range(400))
     found = table(f"path,label\n{rows}")
     assert len(found.classes) == 40
-    assert any(note.startswith("label column: 'label' holds 40 whole numbers, from 0 to 39") for note in found.notes)
+    assert any(note.startswith("label column: 'label' has 40 whole numbers, from 0 to 39") for note in found.notes)
     assert len(table("path,label\na,0.5\nb,1.5\nc,1\nd,0.5\n").classes) == 3
 
 

@@ -93,9 +93,9 @@ def test_packed_files_are_named(root, read):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0, 1, 1, 0, 1]}, "holds 4 patches, .*test_y.h5 5 labels"),
+        ({"labels": [0, 1, 1, 0, 1]}, "has 4 patches, .*test_y.h5 5 labels"),
         ({"labels": [0, 1, 2, 0]}, "expected 0 or 1"),
-        ({"count": 5}, "holds 5 patches, .*5 labels .*test_meta.csv 4 rows"),
+        ({"count": 5}, "has 5 patches, .*5 labels .*test_meta.csv 4 rows"),
         ({"dtype": np.float32}, r"expected uint8 \(images, height, width, 3\), received float32"),
     ],
 )

@@ -18,8 +18,8 @@ train/a.png
 test/b.png
 """,
     parse=lambda root, options, settings: None,
-    holds=("train", "test"),
-    inside=("knees-v1",),
+    required=("train", "test"),
+    subfolders=("knees-v1",),
     options={"task": ("acl", "meniscus"), "slices": ("middle", NUMBER)},
     columns=("label_column",),
 )
@@ -108,7 +108,7 @@ def test_contradictory_rows_are_an_error(other, message):
 
 
 def test_no_rows_or_no_images_on_disk_are_an_error(tmp_path):
-    with pytest.raises(DataError, match="holds no images of the set"):
+    with pytest.raises(DataError, match="contains no images of the set"):
         table_of_rows([], tmp_path, DataSettings())
     with pytest.raises(DataError, match=r"None of the 2 images is on disk; expected, for example, .*1\.png"):
         table_of_rows([Row("1.png", "a"), Row("2.png", "b")], tmp_path, DataSettings())

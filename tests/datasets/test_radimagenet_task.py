@@ -91,7 +91,7 @@ def test_bone_age_is_a_regression(tree, read, place):
     text = {
         f"{place}boneage_{split}.csv": "id,boneage,male,img_dir\n1,138,True,x/1.png\n" for split in ("train", "val")
     }
-    with pytest.raises(DataError, match=r"boneage_train\.csv gives bone age in months, a regression"):
+    with pytest.raises(DataError, match=r"boneage_train\.csv has bone age in months, a regression"):
         read(f"radimagenet_task:{tree(text=text)}")
 
 

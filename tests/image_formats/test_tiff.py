@@ -188,9 +188,9 @@ BYTES = np.zeros((4, 4, 1), "u1")
     ("values", "options", "words"),
     [
         (BYTES.repeat(5, 2), {}, "its pixels have 5 values of unknown meaning"),
-        (BYTES.repeat(2, 2), {"tags": {338: [0]}}, "its pixels are 2 values each"),
-        (BYTES.repeat(2, 2), {"photometric": RGB}, "its pixels are 2 values each"),
-        (BYTES.repeat(60, 2), {"photometric": RGB}, "its pixels are 60 values each"),
+        (BYTES.repeat(2, 2), {"tags": {338: [0]}}, "its pixels have 2 values of unknown meaning"),
+        (BYTES.repeat(2, 2), {"photometric": RGB}, "its pixels have 2 values of unknown meaning"),
+        (BYTES.repeat(60, 2), {"photometric": RGB}, "its pixels have 60 values of unknown meaning"),
         (BYTES.repeat(3, 2), {"photometric": CIELAB}, "its pixels are CIELab, which is not read; convert it"),
         (BYTES, {"photometric": MASK, "bits": 1}, "its pixels are a transparency mask"),
         (BYTES, {"photometric": 32803}, "its pixels are of a colour filter array"),

@@ -185,8 +185,8 @@ def test_the_data_of_a_source_run_need_not_be_like_those_of_the_study(data, tmp_
 @pytest.mark.parametrize(
     ("name", "source", "sets", "message"),
     [
-        ("transfusion-table2", "chexpert:{}/chexpert", ["data.path_column=Path"], "--path-column makes no sense"),
-        ("transfusion-table2", "chexpert:{}/chexpert", ["base.data.image_root=x"], "--image-root makes no sense"),
+        ("transfusion-table2", "chexpert:{}/chexpert", ["data.path_column=Path"], "--path-column does not apply to"),
+        ("transfusion-table2", "chexpert:{}/chexpert", ["base.data.image_root=x"], "--image-root does not apply to"),
         ("transfusion-table1", "aptos2019:{}/aptos", [r"data.patient_regex=^(\d+)_"], "gives no patient for 20 of 20"),
         ("transfusion-table1", "{}/folds", ["data.fold_column=fold"], "--fold-column fold names a column"),
         ("quick-advice", "busi:{}/busi", ["data.positive_from=2"], "--positive-from 2 needs one integer grade"),

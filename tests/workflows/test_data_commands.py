@@ -424,7 +424,7 @@ def test_a_config_reads_a_table_in_any_dialect(radtransfer, dialects, tmp_path):
         "  split_column: cohort\n  missing_patients: own\n  missing_values: drop\n"
         "model: {backbone: cbr_tiny, image_size: 24}\ntraining: {epochs: 1}\n"
     )
-    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run")
+    outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "-v")
     assert outcome.code == 0, outcome.err
     assert "3 labels (scar 12, sick 24, well 24)" in outcome.err
     outcome = radtransfer("finetune", tmp_path / "run.yaml", "--dry-run", "--missing-patients", "error")
@@ -456,7 +456,7 @@ def test_folds_that_are_not_used_are_told_to_who_asked_for_them(radtransfer, tmp
     (tmp_path / "t.csv").write_text("path,label,split\n" + "".join(rows))
     outcome = radtransfer("data", "split", tmp_path / "t.csv", *options, "--out", tmp_path / "folds.csv")
     assert outcome.code == 0, outcome.err
-    assert ("not used: the data brings 1" in outcome.err) is said
+    assert ("not used: the data has 1" in outcome.err) is said
 
 
 def test_formats_that_are_not_read_and_dangling_links_are_told_by_the_check(radtransfer, tiny_images, tmp_path):
@@ -474,7 +474,7 @@ def test_formats_that_are_not_read_and_dangling_links_are_told_by_the_check(radt
     (tmp_path / "images" / "notes.txt").write_text("x")
     (tmp_path / "images" / "third").mkdir()
     shown = radtransfer("data", "check", tmp_path / "images").out
-    for words in ("12 HEIC not read", "not images, ignored: 1", "which are no classes: 'third'"):
+    for words in ("12 HEIC not read", "not images, ignored: 1", "without images, ignored: 'third'"):
         assert words in shown
 
 

@@ -185,7 +185,7 @@ def test_images_and_patients_of_the_training_are_warned_of(radtransfer, finished
     assert "leak: 24 of 24 patients" in warnings[1]
     counts = "48 of 48 test images and 24 of 24 patients were in the run's training or validation"
     listed = out / "seen.csv"
-    assert outcome.err.splitlines()[-1] == f"warning   {counts}: this is not a test; listed in {listed}"
+    assert warnings[-1] == f"warning   {counts}: this is not a test; listed in {listed}"
     rows = read_rows(listed)
     assert [row["path"] for row in rows] == [row["path"] for row in read_rows(out / "predictions.csv")]
     assert {row["how"] for row in rows} <= {"trained", "validated", "trained;validated"}

@@ -1,6 +1,8 @@
 """The Python API on a small set: the snippets that a notebook would hold."""
 
 import inspect
+import io
+import json
 import pkgutil
 
 import keras
@@ -10,6 +12,10 @@ import pytest
 
 import radtransfer as rt
 from radtransfer import errors
+from radtransfer.api.progress import as_arguments
+from radtransfer.api.settings import settings_of
+from radtransfer.config.load import load_config
+from radtransfer.process import Progress
 
 SMALL = {"backbone": "cbr_tiny", "image_size": 24, "batch_size": 8, "augmentation": "none", "folds": 2, "quiet": True}
 
@@ -86,6 +92,68 @@ def test_a_loaded_table_trains(run, data, tmp_path):
 def test_unknown_settings_are_named_with_what_is_meant(data):
     with pytest.raises(errors.ConfigError, match="learning_rate"):
         rt.finetune(**data, learnin_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("x exists. Use --overwrite, or another --out.", "x exists. Use `overwrite`, or another `out`."),
+        ("--class q: or --no-cca", "`class_` q: or `cca=False`"),
+        ("warm up with --set training.warmup_epochs=1", "warm up with training.warmup_epochs=1"),
+        ("run `radtransfer plan --through x` or --through y", "run `radtransfer plan --through x` or `through` y"),
+        ("go on with: radtransfer study s --out o --jobs 2", "go on with: radtransfer study s --out o --jobs 2"),
+    ],
+)
+def test_messages_name_arguments_and_leave_commands(message, expected):
+    assert as_arguments(message) == expected
+
+
+def test_errors_name_arguments_unless_the_caller_shows_the_progress(data, tmp_path):
+    taken = tmp_path / "file"
+    taken.write_text("")
+    with pytest.raises(errors.RunError, match="^`out` "):
+        rt.check_data(**data, out=taken)
+    with pytest.raises(errors.RunError, match="^--out "):
+        rt.check_data(**data, out=taken, progress=Progress())
+
+
+def test_data_settings_without_data_are_refused(run):
+    with pytest.raises(errors.ConfigError, match="`label_column` is about the images in `data`"):
+        rt.evaluate(run, label_column="label")
+
+
+def test_a_checked_config_counts_as_its_file_and_arguments_win(data):
+    config = load_config(options={"data.source": str(data["data"]), "splits.folds": 3, "seed": 4})
+    assert settings_of(config=config) is config
+    changed = settings_of(config=config, settings={"folds": 2})
+    assert (changed.splits.folds, changed.seed, changed.data.source) == (2, 4, config.data.source)
+    with pytest.raises(errors.ConfigError, match="this call"):
+        settings_of(config=config, settings={"folds": -1})
+
+
+def test_a_progress_gets_what_happens_and_results_print_themselves(run, data):
+    heard = []
+
+    class Listener(Progress):
+        def count(self, what, done, total):
+            heard.append(what)
+
+    found = rt.evaluate(run, **data, progress=Listener())
+    assert "images predicted" in heard
+    assert repr(found).startswith("model ") and "95 % interval" in repr(found)
+
+
+def test_predictions_go_to_a_file_as_they_come(run, data, tmp_path):
+    images, text = sorted(data["image_root"].glob("*/*.png"))[:3], io.StringIO()
+    frame = rt.predict(run, images, quiet=True)
+    assert rt.predict(run, images, out=text, quiet=True) is None
+    assert rt.predict(run, images, out=tmp_path / "found.jsonl", quiet=True) is None
+    written = pd.read_csv(io.StringIO(text.getvalue()))
+    assert written["predicted"].tolist() == frame["predicted"].tolist()
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert [line["predicted"] for line in lines] == frame["predicted"].tolist()
+    with pytest.raises(errors.ConfigError, match="`overwrite`"):
+        rt.predict(run, images, out=tmp_path / "found.jsonl")
 
 
 def test_callbacks_hear_of_epochs_and_may_stop(data, tmp_path):
