@@ -216,6 +216,11 @@ slim_by_weight = [
     for name in BACKBONES
     if BACKBONES[name].build_slim
 ]
+saved_slim = [
+    pytest.param(name, marks=() if name == "cbr_tiny" else pytest.mark.slow, id=name)
+    for name in BACKBONES
+    if BACKBONES[name].build_slim
+]
 
 
 def halved_after_stage1(card: Backbone) -> dict[str, float]:
@@ -250,7 +255,7 @@ def test_the_stages_before_the_first_slim_one_take_the_full_networks_weights(nam
     assert np.isfinite(slim(images())).all()
 
 
-@pytest.mark.parametrize("name", slim_by_weight)
+@pytest.mark.parametrize("name", saved_slim)
 def test_a_saved_slim_model_opens_in_plain_keras_in_safe_mode(name, tmp_path):
     card = BACKBONES[name]
     check_opens_in_plain_keras(build_architecture(card, image_size=SIZE, widths=halved_after_stage1(card)), tmp_path)

@@ -19,7 +19,7 @@ def prepare_command(tiny_images, out, *more):
 def test_training_on_the_prepared_set_gives_the_run_on_the_images(radtransfer, tiny_images, table_options, tmp_path):
     outcome = radtransfer(*prepare_command(tiny_images, tmp_path / "set"))
     assert outcome.code == 0, outcome.err
-    assert f"--data tfds:{tmp_path / 'set'}" in outcome.out
+    assert f"--data tfds:{tmp_path / 'set'}" in outcome.err
     runs = {}
     for name, options in (("images", table_options), ("set", ("--data", f"tfds:{tmp_path / 'set'}", *TINY))):
         out = tmp_path / name / "run"
