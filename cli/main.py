@@ -296,9 +296,9 @@ def _completer(known: Callable[[click.Context], Iterable[str]]) -> Completer:
 
 
 def _weights(_: click.Context) -> list[str]:
-    from radtransfer.pretrained.source import weights_cards
+    from radtransfer.pretrained.source import known_weights
 
-    return ["random", "imagenet", *weights_cards()]
+    return ["random", "imagenet", *known_weights()]
 
 
 def _preprocessing(_: click.Context) -> list[str]:

@@ -140,14 +140,15 @@ def study(
     chosen = [name.strip() for name in arms.split(",")] if arms else []
     asked = load_study(config, sets=sets, options=given_settings(given, OPTIONS), arms=chosen)
     if dry_run:
-        from radtransfer.studies.grid import plan_study
+        from radtransfer.studies.grid import estimate_study, plan_study
 
-        progress = TerminalProgress()
+        progress, how = TerminalProgress(), {"jobs": jobs or 1, "timing": not no_timing}
         plan = plan_study(asked, store=Path(runs), progress=progress)
         progress.clear()
         for note in plan.notes:
             progress.note(note)
-        _estimate(plan, jobs=jobs or 1, timing=not no_timing, as_json=as_json)
+        estimate = estimate_study(plan, **how, progress=progress)
+        show_json(estimate) if as_json else show(*_estimate_lines(plan, estimate, **how))
         show_next(["study", config, *typed_words(*OPTIONS, "arms", "out", *places, "runs", "limit")])
         return
 
@@ -223,63 +224,21 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _estimate(plan: "StudyPlan", *, jobs: int, timing: bool, as_json: bool) -> None:
-    """List the runs, and how long those that are to do will take, as far as that is known or timed."""
-    speeds, rows = _speeds(plan, timing=timing), []
-    for run in plan.runs.values():
-        seconds, failure = speeds.seconds(run), run.failure()
-        waits = run.source is not None and not plan.runs[run.source].done
-        labels = run.cell.labels.items()
-        row = {
-            "run": run.key,
-            "status": "done" if run.done else "waiting" if waits else "failed" if failure else "to do",
-            "arm": run.cell.arm,
-            "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in labels},
-            "source": run.source,
-            "preprocessing": run.config.model.preprocessing,
-            "seconds": None if run.done or seconds is None else round(seconds, 1),
-            "error": failure,
-        }
-        rows.append(row)
-    todo = [row["seconds"] for row in rows if row["status"] != "done"]
-    seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
-    counts = {"total": len(rows), "done": len(rows) - len(todo), "to_do": len(todo), "seconds": seconds}
-    if as_json:
-        show_json({"study": plan.study.name, **counts, "runs": rows})
-        return
-    axes = plan.study.axes
+def _estimate_lines(plan: "StudyPlan", estimate: Mapping[str, Any], *, jobs: int, timing: bool) -> Iterator[str]:
+    axes, rows, seconds = plan.study.axes, estimate["runs"], estimate["seconds"]
     table = [["run", "status", "arm", *map(_short, axes), "input", "time"]]
     for row in rows:
         labels = [_cell_text(row["labels"].get(name)) for name in axes]
         left = "" if row["status"] == "done" else duration(row["seconds"])
         table.append([row["run"], row["status"], row["arm"], *labels, row["preprocessing"], left])
-    failures = [f"{row['run']} failed before: {row['error']}" for row in rows if row["error"]]
-    show(f"{plan.study.name}: {plan.study.title}", *_columns(table), *failures)
+    yield f"{plan.study.name}: {plan.study.title}"
+    yield from _columns(table)
+    yield from (f"{row['run']} failed before: {row['error']}" for row in rows if row["error"])
     at_most = f"at most {duration(seconds)} with --jobs {jobs}; early stopping makes it shorter"
     if seconds is None and not timing:
         at_most = "time unknown: without --no-timing, a run of each network is timed"
-    at_most = at_most if todo else "nothing"
-    show(f"{len(rows)} runs: {counts['done']} done, {len(todo)} to do, {at_most}")
-
-
-def _speeds(plan: "StudyPlan", *, timing: bool) -> Any:
-    """How fast networks train here; `timing` times one run of each that was never timed."""
-    from radtransfer.studies.grid import rehearsal, store_speeds, untimed_runs
-
-    speeds, progress = store_speeds(plan.store), TerminalProgress()
-    for run in untimed_runs(plan, speeds) if timing else ():
-        require_keras()
-        from radtransfer.training.plan import dry_run
-
-        progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
-        config = rehearsal(run)
-        try:
-            hours = dry_run(config).total_hours
-        except RadtransferError as error:
-            progress.note(f"{run.cell.name}: {error}")
-            continue
-        speeds.learn(run.identity, 3600 * hours, epochs=config.training.epochs * run.folds, images=run.images)
-    return speeds
+    at_most = at_most if estimate["to_do"] else "nothing"
+    yield f"{len(rows)} runs: {estimate['done']} done, {estimate['to_do']} to do, {at_most}"
 
 
 def _result_lines(table: Mapping[str, Any], path: Path) -> Iterator[str]:
@@ -480,7 +439,7 @@ def _run_sweep(study: Study, out: Path, progress: TerminalProgress) -> "tuple[St
     plan = plan_study(study, store=out / "runs", progress=progress)
     for run in plan.runs.values():
         if run.done:
-            progress.note(f"{run.path} is finished; nothing is left to do")
+            progress.note(f"{run.path} is already finished")
     require_keras()
     return plan, run_study(plan, InProcess(progress), progress)
 

@@ -131,7 +131,7 @@ def _show_result(run: api.Run, *, as_json: bool) -> None:
     if metrics.get("positive_class") is not None:
         whose = f" (positive class {metrics['positive_class']})"
     elif metrics.get("positive_from") is not None:
-        whose = f" (grade {metrics['positive_from']} or worse)"
+        whose = f" (grade ≥ {metrics['positive_from']})"
     elif len(labels) == 1:
         whose = f" (label {labels[0]})"
     shown = shown_metrics(metrics)
@@ -217,10 +217,10 @@ def lr_find(
     progress, place = TerminalProgress(), Path(out)
     settings = check_sources(settings, progress)
     from radtransfer.files import check_new
-    from radtransfer.training.lr_finder import FILES, checked_width
+    from radtransfer.training.lr_finder import FILES, steps_per_decade
     from radtransfer.training.prepare import read_inputs
 
-    checked_width(low, high, steps)
+    steps_per_decade(low, high, steps)
     check_new(place, FILES, overwrite=overwrite)
     inputs = read_inputs(settings, progress)
     require_keras()
@@ -316,9 +316,9 @@ def plan(
     if out is not None and (Path(out).suffix != ".keras" or Path(out).exists()):
         raise ConfigError(f"--out takes a new file that ends in .keras. Received: {out}.")
     from radtransfer.pretrained.source import resolve_weights
-    from radtransfer.training.names import look_up
+    from radtransfer.training.names import resolve_names
 
-    look_up(config)
+    resolve_names(config)
     resolve_weights(config.model.weights, backbone=backbone)
     require_keras()
     from radtransfer.training.plan import plan_network, plan_text, save_filters, save_planned

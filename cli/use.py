@@ -281,7 +281,7 @@ def extract(
         --out features.npz
     """
     from radtransfer.evaluation.extract import check_feature_file, feature_file, layer_features
-    from radtransfer.evaluation.predictions import Forward, open_images, tell_bad_images
+    from radtransfer.evaluation.predictions import Forward, open_images, report_bad_images
     from radtransfer.evaluation.trained_model import check_layer, check_one, find_model
 
     api.check_file(out, overwrite=overwrite)
@@ -303,7 +303,7 @@ def extract(
         show_json({"path": out, "images": done, "layer": name, "shape": list(shape), "bytes": size})
     else:
         show(f"{out}  {done} images  layer {name}  {' × '.join(map(str, shape))} features  {size / 1e6:.1f} MB")
-    tell_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
+    report_bad_images(stream, on_bad_image, progress, kept="The others are in the file. ")
     reader = "pandas; print(pandas.read_parquet" if Path(out).suffix == ".parquet" else "numpy; print(numpy.load"
     show_next(["-c", f"import {reader}({out!r}))"], program="python")
 

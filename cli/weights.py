@@ -213,7 +213,7 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
       radtransfer weights verify RadImageNet-ResNet50_notop.h5
     """
     from radtransfer.pretrained.convert import verify_file
-    from radtransfer.pretrained.source import find_weights, weights_cards
+    from radtransfer.pretrained.source import find_weights, known_weights
 
     found = verify_file(find_weights(file).file, ignore_lambda=ignore_lambda)
     if as_json:
@@ -224,11 +224,11 @@ def verify(file: str, ignore_lambda: bool, as_json: bool) -> None:
     show(f"read      {found['arrays']} arrays, {found['parameters']:,} numbers, all finite")
     if found["verdict"] == "published":
         show(f"verdict   {found['card']}: the published file, by its hash")
-        show(f"terms     {weights_cards()[found['card']].terms}")
+        show(f"terms     {known_weights()[found['card']].terms}")
         show_next(["weights", "inspect", file])
         return
     named = (
-        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "no card has this hash"
+        f"has the name of {found['card']}, whose publisher gives no hash" if found["card"] else "its hash is unknown"
     )
     show(f"verdict   unknown: {named}; note the sha256 to compare copies")
     show_next(["weights", "inspect", file])
@@ -288,23 +288,23 @@ def list_weights(as_json: bool) -> None:
     Example:
       radtransfer weights list --json
     """
-    from radtransfer.pretrained.source import found_files, weights_cards
+    from radtransfer.pretrained.source import found_files, known_weights
 
     found = found_files()
-    cards = weights_cards().values()
+    specs = known_weights().values()
     if as_json:
         rows = [
-            dataclasses.asdict(card) | {"found": str(found[card.name]) if card.name in found else None}
-            for card in cards
+            dataclasses.asdict(spec) | {"found": str(found[spec.name]) if spec.name in found else None}
+            for spec in specs
         ]
         show_json(rows)
         return
     show(f"{'name':<32}{'preprocessing':<15}{'top-1':>6}  here")
-    for card in cards:
-        top1 = "" if card.top1 is None else f"{100 * card.top1:.1f} %"
-        here = found.get(card.name) or ("Keras downloads it" if card.keras else "no")
-        show(f"{card.name:<32}{card.preprocessing:<15}{top1:>6}  {here}")
-    for family, terms in {card.family: card.terms for card in cards}.items():
+    for spec in specs:
+        top1 = "" if spec.top1 is None else f"{100 * spec.top1:.1f} %"
+        here = found.get(spec.name) or ("Keras downloads it" if spec.keras else "no")
+        show(f"{spec.name:<32}{spec.preprocessing:<15}{top1:>6}  {here}")
+    for family, terms in {spec.family: spec.terms for spec in specs}.items():
         show("", f"{family}: {terms}")
     show_next(["weights", "inspect", *found][:3] if found else ["weights", "where"])
 
@@ -369,7 +369,7 @@ def _inspection_lines(found):
     writer = f", written by Keras {found['keras_version']}" if found["keras_version"] else ""
     yield "file", found["file"]
     yield "format", f"{found['format']}{writer}"
-    yield "holds", f"{found['layers']} weighted layers, {found['parameters']:,} parameters"
+    yield "holds", f"{found['layers']} layers with weights, {found['parameters']:,} parameters"
     bad = found["not_finite"]
     counts = [f"{item['variable']} ({item['nan']} NaN, {item['infinite']} infinite)" for item in bad]
     nan, infinite = (sum(item[kind] for item in bad) for kind in ("nan", "infinite"))
@@ -377,7 +377,7 @@ def _inspection_lines(found):
     yield "values", f"{nan:,} NaN and {infinite:,} infinite in {len(bad)} variables: {shown}" if bad else "all finite"
     yield "sha256", found["sha256"]
     if found["lambdas"]:
-        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; the effect on the images is unknown"
+        yield "lambda", f"{', '.join(found['lambdas'])}: ignored; their effect on the images is unknown"
     if found["backbone"] is None:
         yield "backbone", "none of those in `radtransfer backbones`"
         return
@@ -537,9 +537,9 @@ def validate(config: str, sets: tuple[str, ...], as_json: bool) -> None:
 
         runs = len(check_study(load_study(config, sets=sets)))
     else:
-        from radtransfer.training.names import look_up
+        from radtransfer.training.names import resolve_names
 
-        look_up(load_config(config, sets=sets, check=check_value))
+        resolve_names(load_config(config, sets=sets, check=check_value))
     if as_json:
         show_json({"config": config, "kind": "study", "runs": runs} if study else {"config": config, "kind": "run"})
     else:

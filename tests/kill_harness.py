@@ -154,7 +154,7 @@ def survive(job: Job, whole: Path, work: Path, kills: Sequence[Kill], tally: Tal
         assert "Traceback" not in output, output
         if code == 130:
             # While TensorFlow is imported there is nothing yet to go on with.
-            assert not entered or "go on with: radtransfer" in output, output
+            assert not entered or "resume with: radtransfer" in output, output
         tally.kills[str(kill)] += 1
         tally.jobs[job.name] += 1
         check_whole(out)

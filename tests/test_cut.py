@@ -7,7 +7,7 @@ from radtransfer.config.schema import TrainingSettings
 from radtransfer.models.backbone import BACKBONES, layers_up_to
 from radtransfer.models.classifier import build_classifier, cut_network
 from radtransfer.training.step import Learner
-from radtransfer.transfer.initialize import start
+from radtransfer.transfer.initialize import initialize_weights
 
 BATCH, SIZE, CLASSES = 4, 32, 3
 
@@ -16,7 +16,7 @@ def classifier(name="cbr_tiny", size=SIZE):
     built = build_classifier(
         BACKBONES[name], classes=CLASSES, image_size=size, activation="softmax", dropout=0.5, preprocessing="caffe"
     )
-    start(built.model, None, None, seed=1)
+    initialize_weights(built.model, None, None, seed=1)
     return built
 
 

@@ -16,8 +16,8 @@ from radtransfer.images.pipeline import make_batches
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier, cut_network
 from radtransfer.transfer import frozen as features
-from radtransfer.transfer.frozen import UncachedFeatures, features_once
-from radtransfer.transfer.initialize import start
+from radtransfer.transfer.frozen import UncachedFeatures, cached_features
+from radtransfer.transfer.initialize import initialize_weights
 
 IMAGES, SIZE, BATCH = 10, 24, 4
 
@@ -44,13 +44,13 @@ def cut(seed=1, through=("conv1", "bn1")):
     classifier = build_classifier(
         BACKBONES["cbr_tiny"], classes=2, image_size=SIZE, activation="softmax", dropout=0.5, preprocessing="caffe"
     )
-    start(classifier.model, None, None, seed=seed)
+    initialize_weights(classifier.model, None, None, seed=seed)
     return cut_network(classifier, frozenset(through))
 
 
 def once(images, which, heard=None):
     steps = [] if heard is None else heard
-    return features_once(
+    return cached_features(
         which, images.batches, images.targets, batch_size=BATCH, count=lambda done, total: steps.append((done, total))
     )
 
@@ -130,7 +130,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(images, tmp_path, monke
 
 def test_a_cache_that_cannot_be_written_is_named(images, tmp_path, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(images.files[0]))
-    with pytest.raises(DiskError, match=r"cannot be kept in .*RADTRANSFER_CACHE"):
+    with pytest.raises(DiskError, match=r"cannot be cached in .*RADTRANSFER_CACHE"):
         once(images, cut())
 
 
@@ -159,15 +159,15 @@ def test_a_file_without_its_space_is_never_mapped(images, tmp_path):
     """A page of a mapped file that has no place on the disk ends the process with SIGBUS."""
     code = (
         "import pathlib, resource, signal, sys\nimport numpy as np\n"
-        "from radtransfer.errors import DiskError\nfrom radtransfer.runs.cache import KeptArrays\n"
+        "from radtransfer.errors import DiskError\nfrom radtransfer.runs.cache import ArrayCache\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "def fill(arrays):\n    print('mapped')\n    arrays[0][:] = 1\n"
-        "try:\n    KeptArrays('x', 10**9, 'The arrays', '--none').get('k', [(200, 1000)], dtype=np.uint8, fill=fill)\n"
+        "try:\n    ArrayCache('x', 10**9, 'The arrays', '--none').get('k', [(200, 1000)], dtype=np.uint8, fill=fill)\n"
         "except DiskError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("The arrays cannot be kept in") and "File too large" in done.stdout
+    assert done.stdout.startswith("The arrays cannot be cached in") and "File too large" in done.stdout
     assert list((tmp_path / "cache" / "x").iterdir()) == []
 
 

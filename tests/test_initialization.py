@@ -11,7 +11,7 @@ from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import layer_variables
 from radtransfer.process import derive_seed
-from radtransfer.transfer.initialize import draw_random, start
+from radtransfer.transfer.initialize import draw_random, initialize_weights
 from radtransfer.transfer.plan import build_plan
 from radtransfer.transfer.spec import SCHEMES, transfer_spec
 
@@ -97,7 +97,9 @@ def started_weights(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options
     """The weights of a network under a scheme, by their paths."""
     outline = transfer_spec(TransferSettings(scheme=scheme, **options), BACKBONES[name], weights=pretrained is not None)
     classifier = built(name, tuple(outline.widths.items()))
-    start(classifier.model, build_plan(outline, classifier.backbone, BACKBONES[name]), pretrained, seed=seed)
+    initialize_weights(
+        classifier.model, build_plan(outline, classifier.backbone, BACKBONES[name]), pretrained, seed=seed
+    )
     return values(classifier.model)
 
 
@@ -114,7 +116,7 @@ def started(scheme, pretrained, *, seed=BASE, name="cbr_tiny", **options):
         widths=outline.widths,
     )
     plan = build_plan(outline, classifier.backbone, card)
-    start(classifier.model, plan, pretrained, seed=seed)
+    initialize_weights(classifier.model, plan, pretrained, seed=seed)
     return classifier.model
 
 
@@ -245,7 +247,7 @@ def test_a_seed_draws_the_values_that_it_always_drew(name, settings, digest, pro
         if layer.weights
     }
     plan = build_plan(transfer_spec(TransferSettings(**settings), card, weights=True), classifier.backbone, card)
-    start(classifier.model, plan, invented, seed=7)
+    initialize_weights(classifier.model, plan, invented, seed=7)
     arrays, rng = classifier.model.get_weights(), np.random.default_rng(1)
     assert digest in (None, hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16])
     found = sum(float(np.vdot(rng.uniform(size=array.shape), array)) for array in arrays)
@@ -257,7 +259,7 @@ def composite(scheme, pretrained, *, seed=BASE, **options):
     classifier = build_classifier(
         COMPOSITE, classes=3, image_size=32, activation="softmax", dropout=0.5, preprocessing="torch"
     )
-    start(
+    initialize_weights(
         classifier.model,
         build_plan(outline, classifier.backbone, COMPOSITE),
         pretrained,

@@ -237,5 +237,5 @@ def test_a_variable_outside_the_layers_is_an_error():
     x = keras.Input((4,))
     model = keras.Model(x, LAYERS.Dense(2)(x))
     model.extra = keras.Variable(np.ones(3), name="extra")
-    with pytest.raises(ConfigError, match="variables outside its layers .first: .*extra"):
+    with pytest.raises(ConfigError, match="variables outside .first: .*extra"):
         draw_random(model, seed=0)

@@ -13,7 +13,7 @@ from radtransfer.training.step import (
     settled_after,
     trainable_batch_norms,
 )
-from radtransfer.transfer.initialize import start
+from radtransfer.transfer.initialize import initialize_weights
 
 BATCH, SIZE, CLASSES = 4, 16, 3
 
@@ -27,7 +27,7 @@ def make_learner(jit=False, dropout=0.5, **settings):
         dropout=dropout,
         preprocessing="torch",
     )
-    start(classifier.model, None, None, seed=1)
+    initialize_weights(classifier.model, None, None, seed=1)
     return Learner(classifier, TrainingSettings(learning_rate=1e-2, **settings), batch_size=BATCH, jit=jit)
 
 
@@ -53,7 +53,7 @@ def shared_learner():
 
 
 def train(learner, steps=3, seed=5):
-    start(learner.classifier.model, None, None, seed=seed)
+    initialize_weights(learner.classifier.model, None, None, seed=seed)
     learner.reset(np.ones(CLASSES, np.float32))
     learner.seed_epoch(seed)
     return [float(learner.train(*make_batch(step))) for step in range(steps)]
@@ -157,7 +157,7 @@ def test_statistics_settle_after_five_time_constants():
 @pytest.mark.parametrize("jit", [False, True])
 def test_in_evaluation_mode_the_network_has_the_averages_and_statistics_of_its_own(jit):
     learner = make_learner(jit, ema_momentum=0.5)
-    start(learner.classifier.model, None, None, seed=1)
+    initialize_weights(learner.classifier.model, None, None, seed=1)
     learner.reset(np.ones(CLASSES, np.float32))
     trained = []
     for step in range(3):
@@ -189,6 +189,6 @@ def test_a_state_of_another_network_changes_nothing(shared_learner):
 
     before = weights(shared_learner)
     state = [np.zeros_like(array) for array in shared_learner.state()]
-    with pytest.raises(RunError, match="another network, optimizer or precision"):
+    with pytest.raises(RunError, match="different network, optimizer or precision"):
         shared_learner.restore([*state[:-1], np.zeros((3, 3))])
     check_same(weights(shared_learner), before)

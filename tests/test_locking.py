@@ -121,7 +121,7 @@ def test_what_a_process_of_another_machine_holds_is_explained_and_can_be_broken(
     holder_elsewhere(tmp_path)
     if text is not None:
         (tmp_path / HOLDER).write_text(text)
-    who = r"process 7 on node17, since 2026-01-31T12:00:00\+00:00" if text is None else "not known which"
+    who = r"process 7 on node17, since 2026-01-31T12:00:00\+00:00" if text is None else "unknown which"
     with pytest.raises(RunInUseError, match=rf"{who}.*no locks.*--break-lock"), locked(tmp_path):
         pass
     with breaking_locks(), locked(tmp_path):

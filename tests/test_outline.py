@@ -46,7 +46,7 @@ def test_freeze_to_all_freezes_the_whole_backbone():
 
 def test_freezing_goes_with_schemes_that_do_not_freeze():
     found = outline(scheme="transfusion", through="stage2", freeze_to="stem")
-    assert (found.through, found.freeze_to) == ("stage2", "stem")
+    assert (found.last_transferred_stage, found.freeze_to) == ("stage2", "stem")
 
 
 def test_slim_narrows_every_later_stage():
@@ -71,19 +71,22 @@ def test_stages_that_are_not_written_out_have_their_defaults():
         ({"scheme": "hybrid", "through": "stage1"}, r"hybrid takes no --through.*STAGE:WIDTH.*--slim stage1:0.5"),
         ({"scheme": "slim", "through": "stage3"}, r"slim takes no --through.*--slim STAGE:WIDTH.*--slim stage3:0.5"),
         ({"scheme": "slim", "slim": "stage1:0.5", "through": "stage2"}, r"--slim STAGE:WIDTH"),
-        ({"slim": "stage1:0.5", "through": "stage2"}, r"--slim STAGE:WIDTH .* leave --through stage2 out"),
+        ({"slim": "stage1:0.5", "through": "stage2"}, r"--slim stage1:0.5 already names .*--through stage2"),
         ({"scheme": "freezeall", "through": "stage1"}, r"freezeall takes no --through.*--freeze-to stage1"),
         ({"scheme": "gabor", "through": "stage1"}, r"gabor takes no --through.*leave --through out"),
-        ({"through": "stage1"}, r"--through stage1 says where, not what: add --scheme"),
+        ({"through": "stage1"}, r"--through stage1 needs a scheme: add --scheme"),
         ({"scheme": "fixed_features", "through": "stem", "freeze_to": "stage1"}, r"Received: --freeze-to stage1"),
         ({"scheme": "freezeall", "freeze_to": "none"}, r"Received: --freeze-to none"),
         ({"slim": "stage2"}, r"--slim takes STAGE:WIDTH.*Received: stage2"),
         ({"slim": "stage2:2"}, r"Received: stage2:2"),
-        ({"slim": "stage4:0.5"}, r"a stage that others follow"),
-        ({"stages": {"stem": StageSettings()}, "scheme": "transfer"}, r"leave transfer.scheme away"),
-        ({"stages": {"stem": StageSettings()}, "slim": "stem:0.5"}, r"leave transfer.slim away"),
-        ({"stages": {"stem": StageSettings(width=0.0)}}, r"width of stem is a fraction above 0"),
-        ({"stages": {"stage1": StageSettings("gabor")}}, r"first convolution.*Received: stage1, starts_from gabor"),
+        ({"slim": "stage4:0.5"}, r"any stage but the last"),
+        (
+            {"stages": {"stem": StageSettings()}, "scheme": "transfer"},
+            r"stages and transfer.scheme contradict",
+        ),
+        ({"stages": {"stem": StageSettings()}, "slim": "stem:0.5"}, r"transfer.stages and transfer.slim contradict"),
+        ({"stages": {"stem": StageSettings(width=0.0)}}, r"Width of stem: expected a fraction above 0"),
+        ({"stages": {"stage1": StageSettings("gabor")}}, r"first convolution.*Received: starts_from gabor for stage1"),
     ],
 )
 def test_contradictions_are_named(settings, message):
@@ -121,5 +124,5 @@ def test_unknown_names_are_answered_with_the_closest(settings, closest):
 
 
 def test_a_network_that_cannot_be_slim_says_so():
-    with pytest.raises(ConfigError, match="inception_v3 cannot be slim"):
+    with pytest.raises(ConfigError, match="inception_v3 has full width only"):
         outline(card=BACKBONES["inception_v3"], scheme="slim")

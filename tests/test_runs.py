@@ -49,7 +49,7 @@ def test_json_refuses_what_json_cannot_hold(tmp_path):
 
 
 def test_an_existing_run_is_never_touched_without_a_flag(run_folder):
-    with pytest.raises(RunError, match="Use --resume to go on, --overwrite"), open_run(run_folder, SETTINGS):
+    with pytest.raises(RunError, match="Use --resume to continue it, --overwrite"), open_run(run_folder, SETTINGS):
         pass
     assert (run_folder / "fold_2" / "metrics.json").exists()
 
@@ -66,7 +66,7 @@ def test_overwrite_replaces_the_run_only_once_the_new_one_begins(run_folder):
 def test_overwrite_refuses_a_folder_that_is_not_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("three years of work")
     with (
-        pytest.raises(RunError, match=r"thesis\.tex.*nothing was written"),
+        pytest.raises(RunError, match=r"thesis\.tex.*Nothing was written"),
         open_run(tmp_path, SETTINGS, overwrite=True),
     ):
         pass
@@ -122,7 +122,7 @@ def test_a_fold_is_found_by_path_or_number(run_folder):
 
 
 def test_a_fold_must_be_named_where_there_are_several(run_folder):
-    with pytest.raises(RunError, match=r"which fold\? Finished folds: 1, 2"):
+    with pytest.raises(RunError, match=r"it has 2 finished folds. Finished folds: 1, 2"):
         find_fold(run_folder)
     with pytest.raises(RunError, match="fold 3 is not finished"):
         find_fold(run_folder, fold=3)

@@ -144,7 +144,7 @@ def test_a_tracker_that_fails_is_left_out_and_told_once(recorder, monkeypatch, t
 
     notes = track(tmp_path, work, names=("recorder", "mlflow"))
     assert [text for text in notes if "failed" in text] == [
-        f"recorder failed and is left out until the run is resumed; the training goes on: no {breaks}"
+        f"recorder failed and is off until the run is resumed; training continues: no {breaks}"
     ]
     assert [item[0] for item in recorder.told] == ["start", "log", "log", "conclude", "end"]  # the other one goes on
 

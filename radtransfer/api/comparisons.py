@@ -50,33 +50,33 @@ def compare(
 ) -> "Comparison":
     """Compare every layer of two networks on the same images; the command `radtransfer compare-cca`.
 
-    Arguments that are not listed are as of `radtransfer.api`; of the settings those count that say how data are read.
+    Other arguments are described in `radtransfer.api`; of the settings, those about reading data apply.
 
     Args:
         a: A `Run`, a Keras model, or what the command takes: RUN@initial, a file, "random:resnet50".
-        b: The other.
-        images: An array (n, height, width, 3), 0–255, which Keras models get as it is; or a list of files.
-        layers: "stages", "all", or names. By default stages, and without stages every layer with weights.
-        image_size: For networks that are built for any size.
-        out: Gets CSV, JSON and figures; `files` of the result then names them.
+        b: The other network, likewise.
+        images: An array (n, height, width, 3), 0–255, passed to Keras models unchanged; or a list of files.
+        layers: "stages", "all", or names. By default stages; for networks without stages, every layer with weights.
+        image_size: In pixels, for networks that can be built for any size.
+        out: Folder for CSV, JSON and figures, listed in `files` of the result.
         data: A data set instead of `images`; without both, the test images of the run.
         similarity: One or several of `radtransfer.similarity.SIMILARITIES`.
-        rows: Positions per layer.
-        dims: Channels per layer.
-        repeats: Draws of both, averaged.
-        sampling: Positions "spread" over all images (the default), or all of a few, as in "transfusion".
-        channels: The same of both layers where they have as many ("auto"), "paired", "independent" or "all".
-        cross: Also every layer of A against every layer of B.
-        batch_norm: "shared": B computes with the batch-norm statistics of A.
+        rows: Number of positions per layer.
+        dims: Number of channels per layer.
+        repeats: Number of random draws of positions and channels; the result is their mean.
+        sampling: "spread": positions of all images (the default); "transfusion": all positions of a few images.
+        channels: "auto": the same channels of both layers if they have the same number; "paired", "independent", "all".
+        cross: Also compare every layer of A with every layer of B.
+        batch_norm: "shared": B uses the batch-norm statistics of A.
         compat: "juodelyte": CCA as Juodelyte et al. 2023 computed it.
-        backbone: Network that a weights file is for.
-        seed: Of everything drawn.
+        backbone: Network of a weights file.
+        seed: Seed of all random draws.
 
     Returns:
-        `to_frame()` has a row per layer and kind, `plot()` draws them.
+        A result with `to_frame()`, one row per layer and measure, and `plot()`.
 
     Raises:
-        SimilarityError: None of the layers can be compared.
+        SimilarityError: No layer can be compared.
 
     Example:
         >>> pixels = np.random.default_rng(0).uniform(0, 255, (40, 24, 24, 3))
@@ -183,7 +183,7 @@ def _settings(
 
 
 def _model_source(model: "keras.Model", size: int | None) -> "NetworkSource":
-    """A Keras model as one that can be compared: it gets the images as they are."""
+    """The source of a Keras model, which gets images unchanged."""
     from radtransfer.models.activations import Network, flat_model
     from radtransfer.similarity.networks import NetworkSource
 
@@ -191,7 +191,7 @@ def _model_source(model: "keras.Model", size: int | None) -> "NetworkSource":
         raise ConfigError(f"{model.name}: expected a functional model of one image.")
     network = Network(flat_model(model), _stages_of(model), None)
     own = model.inputs[0].shape[1]
-    return NetworkSource(model.name, "file", lambda *_: network, network.card, image_size=own or size)
+    return NetworkSource(model.name, "file", lambda *_: network, network.spec, image_size=own or size)
 
 
 def _stages_of(model: "keras.Model") -> Any:
@@ -201,7 +201,7 @@ def _stages_of(model: "keras.Model") -> Any:
 
 
 def _weighted_in_both(models: "Sequence[keras.Model]") -> Sequence[str]:
-    """Layers with weights that both have under one name; "all" where one is not a model in memory."""
+    """Layers with weights and the same name in both models; "all" if one is not a model in memory."""
     from radtransfer.models.activations import flat_model
 
     if len(models) < 2:

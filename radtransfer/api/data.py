@@ -24,7 +24,7 @@ class Table:
 
     Attributes:
         images: Paths, files, targets, classes, patients and splits, one row per image.
-        config: Of which `data` and `images` say how it was read.
+        config: Its sections `data` and `images` say how the data were read.
     """
 
     def __init__(self, images: "ImageTable", config: Config):
@@ -40,11 +40,11 @@ class Table:
 
     @property
     def targets(self) -> "np.ndarray":
-        """float32 (images, classes): 0 or 1; NaN where not known."""
+        """float32 (images, classes): 0 or 1; NaN if unknown."""
         return self.images.targets
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per image: `path`, `patient` where known, and a column of 0 and 1 for each class."""
+        """A row per image: `path`, `patient` if known, and a column of 0 and 1 per class."""
         patients = {} if self.images.patients is None else {"patient": self.images.patients}
         columns = {name: self.targets[:, column] for column, name in enumerate(self.classes)}
         return frame({"path": self.images.paths, **patients, **columns})
@@ -62,17 +62,17 @@ class Table:
     ) -> "tf.data.Dataset":
         """Batches for `model.fit`: images, float32 (batch, size, size, 3), and targets, float32 (batch, classes).
 
-        Every image is decoded once before, to find those that cannot be read.
+        All images are decoded once first, to find unreadable ones.
 
         Args:
-            image_size: Side of the square that every image becomes, pixels.
-            batch_size: Images in a batch; the last may be smaller.
+            image_size: Height and width in pixels.
+            batch_size: Images per batch; the last may be smaller.
             augmentation: One of `radtransfer finetune --augmentation`.
-            preprocessing: None leaves RGB, 0–255; a mode, such as "caffe", "torch" or "tf", scales to what a network
-                trained with it takes.
-            shuffle: A new order in every epoch; by default with augmentation only.
-            seed: Of orders and augmentations.
-            workers: Images decoded at the same time; by default as many as there are cores.
+            preprocessing: None for RGB, 0–255; a mode, such as "caffe", "torch" or "tf", for the input scale of a
+                network.
+            shuffle: Whether to shuffle in every epoch; by default only with augmentation.
+            seed: Seed of shuffling and augmentation.
+            workers: Images decoded in parallel; by default the number of cores.
 
         Raises:
             DataError: An image cannot be read.
@@ -135,13 +135,13 @@ def load_data(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Table:
-    """The images and labels of a data set; no image is opened.
+    """Read the table of a data set, its images and labels; no image is opened.
 
-    All arguments are as of `radtransfer.api`; of the settings those that say how data are read count, such as
+    The arguments are described in `radtransfer.api`; of the settings, those about reading data apply, such as
     `image_root`, `label_column`, `patient_column`, `aspect`, `window`.
 
     Raises:
-        ConfigError, DataError: Nothing usable is there; says what was expected and found.
+        ConfigError, DataError: The data cannot be read as requested.
 
     Example:
         >>> table = rt.load_data("images.csv", image_root="images", quiet=True)
@@ -162,12 +162,12 @@ def load_data(
 
 
 class DataReport:
-    """What `check_data` found.
+    """The result of `check_data`.
 
     Attributes:
-        record: All of it; its `to_dict()` is what `radtransfer data check --json` prints.
-        valid: Whether nothing would make results invalid.
-        files: What was written.
+        record: The whole report; `to_dict()` is the output of `radtransfer data check --json`.
+        valid: True if no finding is an error, which would make results invalid.
+        files: The files that were written.
     """
 
     def __init__(self, record: "Checked", files: tuple[Path, ...] = ()):
@@ -207,13 +207,13 @@ def check_data(
     progress: Progress | None = None,
     **settings: Any,
 ) -> DataReport:
-    """Decode every image and find what would make results wrong; the command `radtransfer data check`.
+    """Decode every image and find problems that would make results wrong; the command `radtransfer data check`.
 
-    All arguments are as of `radtransfer.api`; of the settings those count that say how data are read and split, such
-    as `image_root`, `label_column`, `folds`. `out` gets check.json and check.html, a page with pictures.
+    The arguments are described in `radtransfer.api`; of the settings, those about reading and splitting data
+    apply, such as `image_root`, `label_column`, `folds`. `out` is a folder for check.json and check.html, a page.
 
     Raises:
-        ConfigError: A setting cannot be used. What is wrong with the data is a finding, not an error.
+        ConfigError: A setting cannot be used. Problems of the data are findings, not exceptions.
 
     Example:
         >>> report = rt.check_data("images.csv", image_root="images", quiet=True)

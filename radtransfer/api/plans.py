@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What each stage of a Keras model starts from and whether it trains.
+    """How each stage of a Keras model is initialized, and whether it trains.
 
     Attributes:
-        plan: Layer by layer.
-        weights: Layer name to its pretrained arrays; None without.
+        plan: The plan of each layer.
+        weights: Pretrained arrays by layer name; None without pretrained weights.
     """
 
     plan: "TransferPlan"
@@ -34,27 +34,27 @@ class ModelPlan:
 
     @keras_defaults()
     def apply(self, model: "keras.Model", *, seed: int = 0) -> None:
-        """Give every weight of `model` its first value, and freeze what the plan freezes.
+        """Initialize every weight of `model`, and freeze the layers that the plan freezes.
 
         Args:
-            model: The one that was planned for, or one with the same layers. Its head is drawn at random.
-            seed: Everything drawn follows from it.
+            model: The model of the plan, or one with the same layers. Its head is initialized randomly.
+            seed: Seed of all random draws.
         """
-        from radtransfer.transfer.initialize import start
+        from radtransfer.transfer.initialize import initialize_weights
 
-        start(model, self.plan, self.weights, seed=seed)
+        initialize_weights(model, self.plan, self.weights, seed=seed)
         for group in self.plan.groups:
             for name in group.layers:
                 model.get_layer(name).trainable = group.trains
 
     def to_frame(self) -> "pd.DataFrame":
         """A row per part: `stage`, `starts_from`, `trains`, `layers` and `parameters` (counts), `width`."""
-        rows = [vars(group) | {"layers": len(group.layers)} for group in self.plan.groups]
+        rows = [vars(group) | {"layers": len(group.layers), "starts_from": group.init} for group in self.plan.groups]
         return frame(rows, columns=["stage", "starts_from", "trains", "layers", "parameters", "width"])
 
     def __repr__(self) -> str:
         groups = ", ".join(
-            f"{group.stage}: {group.starts_from}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
+            f"{group.stage}: {group.init}{'' if group.trains else ' (frozen)'}" for group in self.plan.groups
         )
         return f"ModelPlan({self.plan.scheme}, {groups})"
 
@@ -74,20 +74,20 @@ def plan_transfer(
     weights: Any = None,
     ignore_lambda: bool = False,
 ) -> ModelPlan:
-    """A transfer plan for any functional Keras model.
+    """Plan the transfer to any functional Keras model.
 
     Args:
-        model: Functional; layers after the last stage are the head, which starts at random and trains.
-        stages: Stage name to the name of its last layer, from the input on. Gabor filters need one called "stem".
-        scheme: Of `radtransfer finetune --scheme`; "auto" is transfer with weights, else scratch.
-        through: Stage or layer that the scheme is cut at.
-        freeze_to: Stage or layer through which everything is frozen; "none" or "all".
-        bn_init: "identity", "mean_var" or "transfer": what normalizations start from that do not start pretrained.
-        weights: A Keras model with the same layer names, or what `--weights` takes: a file, a run, a name.
-        ignore_lambda: Take the weights of a file with Lambda layers too.
+        model: Functional; layers after the last stage are the head, which is initialized randomly and trains.
+        stages: Stage name to the name of its last layer, in order from the input. Gabor filters need a stage "stem".
+        scheme: A scheme of `radtransfer finetune --scheme`; "auto" is transfer with weights, else scratch.
+        through: Last stage or layer that the scheme transfers.
+        freeze_to: Last frozen stage or layer; "none" or "all".
+        bn_init: Initialization of normalization layers without pretrained weights: "identity", "mean_var", "transfer".
+        weights: A Keras model with the same layer names, or any `--weights`: a file, a run, a name.
+        ignore_lambda: Accept a file with Lambda layers.
 
     Raises:
-        UnknownNameError: No such scheme, stage or layer.
+        UnknownNameError: There is no such scheme, stage or layer.
         ConfigError: The arguments contradict each other.
         WeightsMismatchError: The weights lack a layer of the stages, or it has another shape.
 
@@ -125,16 +125,15 @@ def plan_transfer(
 def _plan_weights(
     model: "keras.Model", plan: "TransferPlan", weights: Any, ignore_lambda: bool
 ) -> "dict[str, tuple[np.ndarray, ...]]":
-    """The arrays of every layer of the plan that holds weights."""
-    from radtransfer.pretrained.match import match_layers, weighted_layers
-    from radtransfer.pretrained.read import read_weight_file
+    """The pretrained arrays of the layers of the plan."""
+    from radtransfer.pretrained.match import match_layers, read_weights, weighted_layers
     from radtransfer.pretrained.source import fetch, find_weights
 
     targets = [target for target in weighted_layers(model) if target.name in plan.layers]
     if isinstance(weights, (str, os.PathLike)):
         source = find_weights(os.fspath(weights))
         fetch(source, ShownProgress().note)
-        match = match_layers(read_weight_file(source.file, ignore_lambda=ignore_lambda), targets)
+        match = match_layers(read_weights(source.file, ignore_lambda=ignore_lambda), targets)
         found, where = match.arrays, source.given
     else:
         found = {layer.name: tuple(layer.get_weights()) for layer in weights.layers if layer.weights}
@@ -143,9 +142,9 @@ def _plan_weights(
         own = [tuple(weight.shape) for weight in model.get_layer(target.name).weights]
         theirs = [array.shape for array in found.get(target.name, ())]
         if own != theirs:
-            has = f"has {theirs}" if theirs else "is not there"
+            received = theirs or "none"
             raise WeightsMismatchError(
-                f"{where}: expected weights of layer {target.name} of shapes {own}; it {has}. "
+                f"{where}: expected weights of layer {target.name} of shapes {own}. Received: {received}. "
                 "Use a model or file with the same layers, or end the stages before this layer."
             )
     return {target.name: tuple(found[target.name]) for target in targets}

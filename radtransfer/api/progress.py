@@ -1,4 +1,4 @@
-"""How functions show what they do in a notebook or script, and how their messages name arguments."""
+"""Progress of functions in notebooks and scripts; their messages name arguments instead of options."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ _COMMAND = re.compile(r"(`[^`]*`|\bradtransfer [a-z-]+ [^\n]*)")
 
 
 def as_arguments(text: str) -> str:
-    """A message of a command as one of its function: `--label-column` is called `label_column`, commands stay."""
+    """A message of a command as one of its function: `--label-column` becomes `label_column`, commands stay."""
 
     def argument(found: re.Match) -> str:
         name = "class_" if found[2] == "class" else found[2].replace("-", "_")
@@ -84,7 +84,7 @@ class ShownProgress(Progress):
 
 @contextmanager
 def shown(progress: Progress | None = None, quiet: bool = True) -> Iterator[Progress]:
-    """Where a function shows what it does; unless the caller has given a `progress`, errors name arguments."""
+    """The progress of a function; errors name arguments, unless the caller gave a `progress`."""
     shows = ShownProgress(quiet=quiet) if progress is None else progress
     try:
         yield shows

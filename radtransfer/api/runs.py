@@ -1,4 +1,4 @@
-"""Fine-tuning, and what it left: `Run`."""
+"""Fine-tuning, and its result: `Run`."""
 
 import os
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder: what fine-tuning left.
+    """The result of fine-tuning: a run folder.
 
-    Wherever a path of a run is taken, a `Run` is too.
+    Every function that takes the path of a run takes a `Run` as well.
 
     Attributes:
         path: The folder.
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` holds: `accuracy` and others; `auc` with `mean`, `sd`, `pooled`, `ci95`, `per_class`."""
+        """The content of `metrics.json`, such as `accuracy`, and `auc` with `mean`, `sd`, `pooled` and `ci95`."""
         from radtransfer.runs.read import read_record
 
         if self._metrics is None:
@@ -52,18 +52,18 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The settings, of which `config.training.epochs` is one."""
+        """The settings, such as `config.training.epochs`."""
         return load_config(str(self.path / "config.yaml"))
 
     def predictions(self, *, fold: int | None = None, split: Literal["test", "val"] = "test") -> "pd.DataFrame":
         """A row per image: `path`, `patient`, `label`, `p_CLASS` (0 to 1), `fold`.
 
         Args:
-            fold: Of one fold; None for all that are finished.
-            split: Of which images.
+            fold: One fold; None for all finished folds.
+            split: Test or validation images.
 
         Raises:
-            RunError: No such fold, or its predictions are gone.
+            RunError: There is no such fold, or its predictions were deleted.
         """
         rows = self._rows("predictions.csv", fold)
         found = frame([row for row in rows if row["split"] == split])
@@ -78,7 +78,7 @@ class Run:
         return frame({name: pd.to_numeric(values) for name, values in found.items()})
 
     def model(self, *, fold: int | None = None) -> "keras.Model":
-        """The trained network of a fold, a plain Keras model of RGB images, 0–255; `fold` where there are several."""
+        """The trained network of a fold, a plain Keras model of RGB images, 0–255; give `fold` if there are several."""
         require_keras()
         from radtransfer.pretrained.saved_model import open_model
         from radtransfer.runs.folder import find_fold
@@ -130,29 +130,29 @@ def finetune(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Run:
-    """Fine-tune a network on every fold, and leave a run folder; the command `radtransfer finetune`.
+    """Fine-tune a network on every fold and write a run folder; the command `radtransfer finetune`.
 
     `data`, `config`, `settings` (such as `backbone="resnet50"`, `weights="imagenet"`, `fold=1`), `quiet` and
-    `progress` are as of `radtransfer.api`.
+    `progress` are described in `radtransfer.api`.
 
     Args:
         data: The images; None for those of `config`.
-        config: Settings by a name, a file or checked.
+        config: A shipped name, a YAML file, or a checked `Config`.
         out: The run folder; by default a new one below `runs/`.
-        name: Of that new one; by default as `config` is called.
-        resume: Go on with the same run where it stopped, to the same result.
+        name: Name of that new folder; by default the name of `config`.
+        resume: Continue the same run where it stopped; the result is the same.
         overwrite: Replace the run in `out`.
         callbacks: Keras callbacks. Called for each fold: `set_model`, `set_params`, `on_train_begin`,
             `on_epoch_begin` (epochs from 0), `on_epoch_end` with `loss`, `val_loss`, `val_auc`, `val_accuracy` and
             `learning_rate`, `on_train_end`. `model.stop_training = True` ends the fold after the epoch. A resumed run
-            calls them for what is left.
+            calls them for the remaining epochs.
         quiet: Show warnings only.
-        progress: Gets what happens.
+        progress: Receives notes, counts and epochs.
         settings: Any setting.
 
     Raises:
-        ConfigError, DataError, WeightsError, RunError: Before training, for what cannot be used.
-        TrainingError: Every fold failed; FoldsFailedError: some did, and its `result` is the run.
+        ConfigError, DataError, WeightsError, RunError: Something cannot be used; raised before training.
+        TrainingError: All folds failed. FoldsFailedError: Some failed; its `result` is the run.
 
     Example:
         >>> settings = {"backbone": "cbr_tiny", "image_size": 24, "folds": 2, "epochs": 1}
@@ -171,7 +171,7 @@ def finetune(
         finished = _is_finished(checked, name=name, resume=resume, overwrite=overwrite)
         from radtransfer.training.prepare import read_inputs
 
-        # Mistakes in them are told before TensorFlow is imported, where the data allow it.
+        # Report mistakes before TensorFlow is imported, where the data allow it.
         inputs = None if finished else read_inputs(checked, progress)
         require_keras()
         from radtransfer.training.run import finetune as train
@@ -186,7 +186,7 @@ def finetune(
 
 
 def _is_finished(config: Config, *, name: str | None, resume: bool, overwrite: bool) -> bool:
-    """Whether the run that goes on is finished already; RunError for a folder that cannot be used."""
+    """Whether the run to continue is already finished; RunError if the folder cannot be used."""
     from radtransfer.runs.folder import open_run, run_folder
     from radtransfer.training.address import run_settings
     from radtransfer.training.cluster import find_cluster

@@ -1,4 +1,4 @@
-"""The settings of a call, and small things that several functions need."""
+"""The settings of a call, and helpers of several functions."""
 
 import hashlib
 import html
@@ -20,7 +20,7 @@ PathLike: TypeAlias = str | os.PathLike
 ConfigLike: TypeAlias = str | os.PathLike | Config
 
 _OPTIONS = {"data": "data.source", "bn_init": "transfer.batch_norm", "ema": "training.ema_momentum"}
-"""Options that are not called as their settings."""
+"""Options with another name than their setting."""
 
 
 def settings_of(
@@ -30,7 +30,7 @@ def settings_of(
     settings: Mapping[str, Any] | None = None,
     check: Check | None = None,
 ) -> Config:
-    """The checked settings of a call; `data`, `config` and `settings` are as of `radtransfer.api`.
+    """The checked settings of a call; `data`, `config` and `settings` are described in `radtransfer.api`.
 
     Raises:
         ConfigError: A name or value cannot be used; all mistakes are listed.
@@ -48,11 +48,11 @@ def settings_of(
     if given.get("model.weights", "") is None:
         given["model.weights"] = "random"
     table = getattr(data, "config", None)
-    if isinstance(table, Config):  # of a loaded table
+    if isinstance(table, Config):  # a loaded table
         given, data = {**given_values(table), **given}, table.data.source
     elif data is not None and hasattr(data, "to_csv"):
         data = _frame_file(data)
-        if "data.image_root" not in given:  # a frame has no folder that its paths could be relative to
+        if "data.image_root" not in given:  # paths in a frame are relative to the working folder
             given = {"data.image_root": str(Path.cwd()), "data.outside_root": True} | given
     if data is not None:
         given["data.source"] = os.fspath(data)
@@ -64,12 +64,12 @@ def settings_of(
 
 
 def given_values(config: Config) -> dict[str, Any]:
-    """The settings that were given, by their dotted names."""
+    """The settings that were given, by dotted name."""
     return {name: _plain(setting_value(config, name)) for name in config.given}
 
 
 def _plain(value: Any) -> Any:
-    """`value` as YAML would give it."""
+    """`value` as plain YAML data."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 def _frame_file(data: "pd.DataFrame") -> Path:
-    """The frame as a CSV in the cache folder, named by the hash of its contents."""
+    """The frame as a CSV in the cache folder, named by its hash."""
     from radtransfer.runs.cache import cache_folder
     from radtransfer.runs.folder import atomic_write
 
@@ -95,23 +95,23 @@ def _frame_file(data: "pd.DataFrame") -> Path:
 
 
 def numbers(fold: int | Iterable[int] | None) -> tuple[int, ...]:
-    """`fold` as several."""
+    """`fold` as a tuple."""
     return () if fold is None else (fold,) if isinstance(fold, int) else tuple(fold)
 
 
 def paths(several: Any) -> list[str]:
-    """A path or several as several."""
+    """One path or several, as a list."""
     one = isinstance(several, (str, os.PathLike))
     return [os.fspath(path) for path in ([several] if one else several)]
 
 
 def is_array(images: Any) -> bool:
-    """Whether these are pixels, and not paths."""
+    """Whether `images` are pixels, not paths."""
     return hasattr(images, "shape") and hasattr(images, "dtype")
 
 
 def checked_images(images: Any) -> "np.ndarray":
-    """Images as float32 (n, height, width, 3); ConfigError if they are none."""
+    """Images as float32 (n, height, width, 3); ConfigError for another shape."""
     import numpy as np
 
     pixels = np.asarray(images, np.float32)
@@ -128,7 +128,7 @@ def frame(rows: Any, **options: Any) -> "pd.DataFrame":
 
 
 def table_html(title: str, rows: Mapping[str, Any]) -> str:
-    """Names and values for a notebook."""
+    """An HTML table of names and values, for notebooks."""
     lines = "".join(
         f"<tr><th style='text-align:left'>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
         for name, value in rows.items()

@@ -29,14 +29,16 @@ class StudyResult:
     def __init__(self, path: PathLike):
         self.path = Path(path)
         if not (self.path / "table.json").is_file():
-            raise RunError(f"{self.path}: not the folder of a study that was run; expected a table.json in it.")
+            raise RunError(
+                f"{self.path}: not the folder of a study: expected a table.json in it. Run `radtransfer study` first."
+            )
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     @cached_property
     def table(self) -> dict[str, Any]:
-        """What `table.json` holds."""
+        """The content of `table.json`."""
         return json.loads((self.path / "table.json").read_text(encoding="utf-8"))
 
     def to_frame(self) -> "pd.DataFrame":
@@ -47,7 +49,7 @@ class StudyResult:
 
     @property
     def runs(self) -> list[Run]:
-        """The runs that have a finished fold."""
+        """The runs with at least one finished fold."""
         return [Run(row["path"]) for row in self.table["runs"] if row["folds"]]
 
     def __repr__(self) -> str:
@@ -75,25 +77,25 @@ def run_study(
     progress: Progress | None = None,
     **settings: Any,
 ) -> StudyResult:
-    """Compute every run of a study that is not done yet; the command `radtransfer study`.
+    """Compute all unfinished runs of a study; the command `radtransfer study`.
 
-    Arguments that are not listed are as of `radtransfer.api`; `data` and settings are for all runs.
+    Other arguments are described in `radtransfer.api`; `data` and settings apply to all runs.
 
     Args:
-        config: A shipped study, a YAML file, or a read `Study`.
-        out: Its folder; by default `studies/NAME`.
-        runs: The folder of runs that all studies share; by default that of the command, `runs/studies`.
-        arms: Only these.
-        jobs: Runs at a time, each in a process of its own; 0, the default without `ray`, computes one after the other
-            in this process.
-        ray: Computes them on a Ray cluster: HOST:PORT, "local", or "" for the one there is, else one of this machine.
-        cpus_per_run: Threads of a run.
-        gpus_per_run: GPUs that are kept for a run with `ray`.
-        limit: Compute so many runs at most.
+        config: A shipped study, a YAML file, or a `Study`.
+        out: Folder of the study; by default `studies/NAME`.
+        runs: Folder of runs that all studies share; by default `runs/studies`.
+        arms: Only these arms.
+        jobs: Number of runs in parallel, each in its own process; 0, the default without `ray`, computes one run after
+            the other in this process.
+        ray: Compute on a Ray cluster: HOST:PORT, "local", or "" for the running cluster, else one on this machine.
+        cpus_per_run: Threads per run.
+        gpus_per_run: GPUs reserved per run, with `ray`.
+        limit: Compute at most this number of runs.
 
     Raises:
-        ConfigError: The study cannot be read. TrainingError: Runs failed; the others are kept and tabulated, and the
-            error's `result` is the study.
+        ConfigError: The study cannot be read. TrainingError: Runs failed; the others are kept and in the table, and the
+            `result` of the error is the study.
 
     Example:
         >>> study = rt.run_study("study.yaml", data="images.csv", image_root="images", quiet=True)
@@ -130,7 +132,7 @@ class Report:
 
     Attributes:
         path: Its folder.
-        files: What was written, the page first.
+        files: The written files, the page first.
     """
 
     def __init__(self, path: Path, files: Sequence[Path]):
@@ -138,7 +140,7 @@ class Report:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """What `report.json` holds."""
+        """The content of `report.json`."""
         return json.loads((self.path / "report.json").read_text(encoding="utf-8"))
 
     def __repr__(self) -> str:
@@ -160,17 +162,17 @@ def make_report(
 ) -> Report:
     """Write a report on a study or on runs; the command `radtransfer report`.
 
-    `quiet` and `progress` are as of `radtransfer.api`.
+    `quiet` and `progress` are described in `radtransfer.api`.
 
     Args:
-        runs: What `run_study` gave, a study's folder, a run, or several runs.
-        out: The folder of the report. An earlier report in it is replaced.
-        published: A folder of results as Juodelyte et al. publish theirs, in place of runs.
-        threshold: AUC that training steps are counted to.
-        cca: Also compare layers and filters.
+        runs: The result of `run_study`, the folder of a study, a run, or several runs.
+        out: Folder of the report. An earlier report in it is replaced.
+        published: Instead of runs, a folder of results in the format of Juodelyte et al.
+        threshold: Count the training steps until this AUC.
+        cca: Whether to compare layers and filters, too.
 
     Raises:
-        RunError: Not runs, or runs that answer different questions.
+        RunError: These are not runs, or runs that cannot be compared.
 
     Example:
         >>> report = rt.make_report("runs/first", out="report", cca=False, quiet=True)

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Writable(Protocol):
-    """An open text file, or anything that takes text like one."""
+    """An open text file, or any object with its `write`."""
 
     def write(self, text: str, /) -> Any: ...
 
 
 def _check_model(given: Any, operating_point: str | None = None) -> None:
-    """Refuse a path that is not there and a rule that there is not, before what opens a model is imported."""
+    """Check the path of a model and the rule of an operating point, before heavy imports."""
     if isinstance(given, (str, os.PathLike)) and not Path(given).expanduser().exists():
         raise no_model(os.fspath(given))
     if operating_point is not None and operating_point.strip().lower() != "none":
@@ -61,22 +61,22 @@ def evaluate(
 ) -> "Evaluation":
     """Evaluate a run or an export on a test set, or a run on its own test images; the command `radtransfer evaluate`.
 
-    Arguments that are not listed are as of `radtransfer.api`; of the settings those count that say how data are read,
-    such as `image_root`, `label_column`.
+    Other arguments are described in `radtransfer.api`; of the settings, those about reading data apply, such as
+    `image_root`, `label_column`.
 
     Args:
         run: A `Run`, a path (RUN, RUN/fold_K, a `.keras` file, a SavedModel).
         data: The test set; None for the run's own test images.
-        split: Of data that brings splits.
-        class_map: Class of the data to class of the model; "" leaves its images out.
+        split: Which images, if the data have splits.
+        class_map: Classes of the data to classes of the model; "" excludes the images of a class.
         operating_point: "youden", "sensitivity=X" or "specificity=X", chosen on the run's validation images.
-        bins: Of the calibration error.
-        draws: Of the curves' bands, with `seed`.
-        batch_size: Images at a time, at most.
-        out: Gets predictions, metrics and figures.
+        bins: Number of bins of the calibration error.
+        draws: Bootstrap draws for the bands of the curves, with `seed`.
+        batch_size: Images per batch, at most.
+        out: Folder for predictions, metrics and figures.
 
     Returns:
-        `metrics` holds every figure, as `radtransfer evaluate --json` prints them; `files` what was written.
+        A result with `metrics`, as printed by `radtransfer evaluate --json`, and `files`, the written files.
 
     Example:
         >>> found = rt.evaluate("runs/first", data="images.csv", image_root="images", quiet=True)
@@ -86,7 +86,7 @@ def evaluate(
     with shown(progress, quiet) as progress:
         checked = settings_of(data, config=config, settings=settings)
         source = checked.data.source
-        if source is None:  # options about data need data; the positive class is one of the model's
+        if source is None:  # options about data need data; the positive class belongs to the model
             without = ("data.positive_class", "data.on_bad_image")
             named = [name[5:] for name in checked.given if name.startswith("data.") and name not in without]
             named = sorted(named) + ["split"] * (split != "all") + ["class_map"] * bool(class_map)
@@ -147,8 +147,8 @@ def predict(
 ) -> "pd.DataFrame | None":
     """Predict images; the command `radtransfer predict`.
 
-    Arguments that are not listed are as of `radtransfer.api`; of the settings those count that say how images are
-    found, such as `image_root`, `path_column`.
+    Other arguments are described in `radtransfer.api`; of the settings, those about finding images apply, such as
+    `image_root`, `path_column`.
 
     Args:
         model: A `Run` or its path (the mean over its folds), RUN/fold_K, a `.keras` file, a SavedModel, or a Keras
@@ -157,18 +157,18 @@ def predict(
             a column of paths, or several of them.
         operating_point: As in `evaluate`.
         calibration: "temperature" scales by temperatures fitted on validation images.
-        batch_size: Images at a time, at most.
-        on_bad_image: "error", or leave out what cannot be read.
-        out: A file, or an open one, that gets a line per image as soon as it is ready, in place of a frame.
-        format: Of these lines; by default as the name of `out` ends, else CSV.
+        batch_size: Images per batch, at most.
+        on_bad_image: "error", or "skip" unreadable images.
+        out: A path or open file for one line per image, written as soon as it is ready, instead of a frame.
+        format: Format of these lines; by default from the suffix of `out`, else CSV.
         overwrite: Replace the file `out`.
 
     Returns:
         A row per image: `path` (the row's number for arrays), `predicted` (several labels joined by ";"),
-        `positive` where there is an operating point, and `p_CLASS` (0 to 1) for each class. None with `out`.
+        `positive` if there is an operating point, and `p_CLASS` (0 to 1) for each class. None with `out`.
 
     Raises:
-        DataError: Images cannot be read; the others are in `out` then.
+        DataError: Images cannot be read; the others are in `out`.
 
     Example:
         >>> found = rt.predict("runs/first", "images", quiet=True)
@@ -186,7 +186,7 @@ def predict(
             line_writer,
             open_images,
             predict_stream,
-            tell_bad_images,
+            report_bad_images,
         )
         from radtransfer.evaluation.results import known_temperatures, point_of
 
@@ -223,12 +223,12 @@ def predict(
                     write(line(item))
         if not is_array(images):
             kept = "" if out is None else "The others are predicted. "
-            tell_bad_images(stream, on_bad_image, progress, kept=kept)
+            report_bad_images(stream, on_bad_image, progress, kept=kept)
         return frame(rows, columns=csv_header(found.scoring, pointed=point is not None)) if out is None else None
 
 
 def _trained(model: Any, folds: Sequence[int]) -> "TrainedModel":
-    """What `model`, a run, a path or a Keras classifier, says and computes."""
+    """The trained model of a run, a path or a Keras classifier."""
     from radtransfer.evaluation.scoring import Scoring
     from radtransfer.evaluation.trained_model import TrainedModel, find_model
 
@@ -255,7 +255,7 @@ def _trained(model: Any, folds: Sequence[int]) -> "TrainedModel":
 def _array_batches(
     images: Any, model: "TrainedModel", batch_size: int, *, fixed: bool
 ) -> Iterator[tuple[list[str], Any]]:
-    """The numbers of the rows, and the images, float32 (batch, height, width, 3)."""
+    """Row numbers and images, float32 (batch, height, width, 3), per batch."""
     pixels = checked_images(images)
     if fixed and pixels.shape[1:3] != (model.image_size, model.image_size):
         raise ConfigError(
@@ -271,10 +271,10 @@ def _array_batches(
 
 
 def check_file(out: PathLike | None, *, overwrite: bool) -> None:
-    """See that a file can be written, before anything is computed.
+    """Check that a file can be written, before anything is computed.
 
     Raises:
-        ConfigError: It exists already, or cannot be made there.
+        ConfigError: It exists already, or its folder cannot be created.
     """
     if out is None:
         return
@@ -289,7 +289,7 @@ def check_file(out: PathLike | None, *, overwrite: bool) -> None:
 
 @contextmanager
 def _opened(out: PathLike | Writable) -> Iterator[Callable[[str], Any]]:
-    """Writes text at once to an open file, or to one that appears when the block succeeds."""
+    """A function that writes text to an open file, or to a path that appears when the block succeeds."""
     from radtransfer.runs.folder import atomic_write
 
     if not isinstance(out, (str, os.PathLike)):
@@ -319,19 +319,19 @@ def explain(
 ) -> "Explained":
     """Grad-CAM maps of a trained network with two checks; the command `radtransfer explain`.
 
-    Arguments that are not listed are as of `radtransfer.api`; of the settings those count that say how data are read.
+    Other arguments are described in `radtransfer.api`; of the settings, those about reading data apply.
 
     Args:
         run: A `Run`, RUN/fold_K, or a `.keras` file.
         images: Files without labels.
         data: A data set instead; without both, the run's own test images.
-        fold: Of a run with several.
+        fold: One fold of a run with several.
         layer: Stage or layer of the map; None for the last stage.
-        class_: The class that is explained; None for what was predicted.
-        limit: Images that are explained, at most.
-        occlusion: Squares along a side that are covered; 0 for none.
-        seed: Of the random weights of the check.
-        out: Gets the sheet and the overlays; `files` of the result then names them.
+        class_: The class to explain; None for the predicted class.
+        limit: Number of images to explain, at most.
+        occlusion: Number of occluded squares per side; 0 for no occlusion.
+        seed: Seed of the random weights of the check.
+        out: Folder for the sheet and the overlays, listed in `files` of the result.
 
     Example:
         >>> found = rt.explain("runs/first", fold=1, limit=2, occlusion=0, quiet=True)
@@ -378,13 +378,13 @@ def export(
     Args:
         run: A `Run`, or RUN/fold_K.
         out: File or folder to write; never overwritten.
-        format: Of `radtransfer export --format`; by default what the ending of `out` says, a SavedModel without one.
-        fold: A number, "all", or None where there is one.
+        format: A format of `radtransfer export --format`; by default by the suffix of `out`, without one a SavedModel.
+        fold: A number, "all", or None if there is only one.
         operating_point: As in `evaluate`.
-        progress: As of `radtransfer.api`; an export is quick and tells nothing.
+        progress: See `radtransfer.api`; an export is quick and reports nothing.
 
     Raises:
-        ExportError: What was written predicts something else by more than 1e-5.
+        ExportError: The predictions of the export differ by more than 1e-5.
 
     Example:
         >>> exported, = rt.export("runs/first", "model.keras", fold=1)

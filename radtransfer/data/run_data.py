@@ -26,6 +26,7 @@ from radtransfer.runs.read import read_settings, reading
 
 if TYPE_CHECKING:
     from radtransfer.images.formats import ImageFacts
+    from radtransfer.images.pipeline import Batches
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ class LocatedImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def batches(
+        self, *, image_size: int, batch_size: int, workers: int = 1, rows: Sequence[int] | None = None
+    ) -> "Batches":
+        """Network inputs without targets of all images, or of those in `rows`."""
+        from radtransfer.images.pipeline import make_batches
+
+        rows = range(len(self)) if rows is None else rows
+        return make_batches(
+            *([values[row] for row in rows] for values in (self.paths, self.refs, self.facts)),
+            np.zeros((len(rows), 1), np.float32),
+            image_size=image_size,
+            reading=self.reading,
+            batch_size=min(batch_size, len(rows)),
+            workers=workers,
+        )
 
 
 @dataclass(frozen=True, eq=False)

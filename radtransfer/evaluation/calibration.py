@@ -15,14 +15,9 @@ from radtransfer.errors import ConfigError, DataError
 from radtransfer.evaluation.intervals import share_interval, wilson_interval
 from radtransfer.evaluation.scoring import Question, Scoring, main_questions
 
-BINS = 10
-"""Bins of equal width from 0 to 1."""
-
-_RANGE = (0.05, 20.0)
-"""Range of temperatures."""
-
-_SMALLEST = 1e-12
-"""Probabilities are clipped to this: in float32 they may be exactly 0 or 1, which have no logit."""
+BINS = 10  # bins of equal width from 0 to 1
+_RANGE = (0.05, 20.0)  # range of temperatures
+_SMALLEST = 1e-12  # probabilities are clipped to this: in float32 they may be exactly 0 or 1, which have no logit
 
 
 @dataclass(frozen=True)

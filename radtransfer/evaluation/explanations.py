@@ -32,10 +32,9 @@ from radtransfer.runs.folder import find_fold, write_json, write_rows, write_tex
 
 if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
-    from radtransfer.images.pipeline import Batches
 
-FILES = ("sheet.html", "explanations.json", "explanations.csv")
-"""The files beside the overlays."""
+
+FILES = ("sheet.html", "explanations.json", "explanations.csv")  # the files beside the overlays
 
 _OVERLAY = re.compile(r"\d{3,}[\w.-]*\.png")
 
@@ -89,20 +88,6 @@ class _Labelled:
     truth: np.ndarray | None = None  # float32 (images, classes of the network), 0 or 1, NaN if unknown
     task: str | None = None  # of the labels
     classes: tuple[str, ...] | None = None  # the columns of `truth`
-
-    def batches(self, rows: Sequence[int], *, image_size: int, batch_size: int) -> "Batches":
-        """The images in these rows as network inputs."""
-        from radtransfer.images.pipeline import make_batches
-
-        parts = (self.images.paths, self.images.refs, self.images.facts)
-        return make_batches(
-            *([values[row] for row in rows] for values in parts),
-            np.zeros((len(rows), 1), np.float32),
-            image_size=image_size,
-            reading=self.images.reading,
-            batch_size=min(batch_size, len(rows)),
-            workers=usable_cores(),
-        )
 
 
 def explain(
@@ -204,7 +189,7 @@ def _explained(
         progress.note(f"the map is of {network.stage}: later stages have only one position for images of this size")
     total, size = len(labelled.images), network.image_size
     logits = np.empty((total, network.outputs), np.float32)
-    epoch = labelled.batches(range(total), image_size=size, batch_size=_BATCH).in_order()
+    epoch = labelled.images.batches(image_size=size, batch_size=_BATCH, workers=usable_cores()).in_order()
     for rows, (pixels, _, _) in zip(epoch.rows, epoch, strict=True):
         logits[rows] = network.logits(pixels)
         progress.count("images predicted", min(int(rows.max()) + 1, total), total)
@@ -222,7 +207,8 @@ def _explained(
         alone = network.outputs == 1 < len(classes)
         decisions = [Decision(0, present=bool(number)) if alone else Decision(number)] * len(chosen)
 
-    batches = labelled.batches([item.row for item in chosen], image_size=size, batch_size=len(chosen))
+    rows = [item.row for item in chosen]
+    batches = labelled.images.batches(image_size=size, batch_size=len(rows), workers=usable_cores(), rows=rows)
     pixels = next(iter(batches.in_order()))[0].numpy()
     heat = np.maximum(heat_maps.class_maps(network, pixels, decisions), 0)
     covered = agreements = [None] * len(chosen)

@@ -21,6 +21,7 @@ import numpy as np
 from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.trained_model import TrainedModel, check_one, image_signature
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid, tokens_before_patches
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import atomic_write
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 Features = Callable[["tf.Tensor"], "tf.Tensor"]
 """float32 images (batch, size, size, 3), RGB, 0–255, to float32 features (batch, …)."""
 
-_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")
-"""Operations that are not layers."""
+_NO_LAYER = ("Const", "Identity", "NoOp", "ReadVariableOp")  # operations that are not layers
 
 
 @keras_defaults()
@@ -40,13 +40,18 @@ def layer_features(
 ) -> tuple[str, tuple[int, ...], Features]:
     """The name of a layer (of a stage: its last), the shape of its features per image, and the function.
 
-    Pool "avg" takes the mean over positions, shape (channels,); "none" the whole output.
+    Pool "avg" takes the mean over positions, shape (channels,); "none" the whole output. Positions of a vision
+    transformer are its patches; "cls" is the class token.
     """
     import tensorflow as tf
 
     check_one(model)
     stages = dict(BACKBONES[model.backbone].stages) if model.backbone in BACKBONES else {}
     name = stages.get(layer, layer)
+    if model.kind == "savedmodel" and model.backbone in BACKBONES and BACKBONES[model.backbone].patch:
+        raise ConfigError(
+            f"Layers of {model.backbone} are read from the run or a .keras export. Received: a SavedModel."
+        )
     if model.kind == "savedmodel":
         whole, shape = _saved_layer(model.path, name, stages)
     else:
@@ -63,10 +68,15 @@ def _keras_layer(model: TrainedModel, name: str, stages: Mapping[str, str]) -> t
 
     (network,) = model.keras_models()
     known = [item.name for item in network.layers]
-    if name not in known:
+    is_class = name == CLASS_TOKEN and tokens_before_patches(network) is not None
+    if name not in known and not is_class:
         see = f"radtransfer backbones {model.backbone}" if stages else None
         raise UnknownNameError("stage or layer", name, [*stages, *known], see=see)
-    maps, shape = FeatureMaps(network, [name]), tuple(network.get_layer(name).output.shape[1:])
+    maps = FeatureMaps(network, [name])
+    if is_class:
+        return lambda images: maps.of(images)[name][:, 0, 0], (maps.width(name),)
+    output = network.get_layer(name).output
+    shape = (*grid, output.shape[-1]) if (grid := patch_grid(network, output)) else tuple(output.shape[1:])
     if None in shape:
         raise ConfigError(f"Expected a layer of fixed output shape. Received: {name}, {shape}. Choose another layer.")
     return lambda images: tf.reshape(tf.cast(maps.of(images)[name], tf.float32), (-1, *shape)), shape
@@ -125,7 +135,7 @@ def feature_file(path: Path, *, layer: str, shape: tuple[int, ...]) -> Iterator[
 
 @contextlib.contextmanager
 def _npz(part: Path, layer: str, shape: tuple[int, ...]) -> Iterator[Writer]:
-    """Features go to a temporary file first, because their number stands at the start of the file."""
+    """Features go to a temporary file first, because the file starts with their number."""
     paths: list[str] = []
     with tempfile.TemporaryFile(dir=part.parent) as numbers:
 

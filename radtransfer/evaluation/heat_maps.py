@@ -19,14 +19,9 @@ from radtransfer.models.backbone import HEAD, layer_stages
 if TYPE_CHECKING:
     from radtransfer.evaluation.scored_network import ScoredNetwork
 
-FINE = 7
-"""A map with fewer positions per side is coarse: most networks have 7 at their usual image size."""
-
-PASSED = 0.5
-"""Maps depend on the weights if their rank correlation with the maps of random weights is at most this."""
-
-FEWEST = 4
-"""With fewer images, the median correlation is not interpreted."""
+FINE = 7  # A map with fewer positions per side is coarse: most networks have 7 at their usual image size
+PASSED = 0.5  # maps depend on the weights if their rank correlation with the maps of random weights is at most this
+FEWEST = 4  # with fewer images, the median correlation is not interpreted
 
 _AT_ONCE, _COPIES = 8, 32
 """Images of one backward pass; occluded copies of one forward pass."""

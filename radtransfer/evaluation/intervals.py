@@ -249,8 +249,7 @@ def kappa_interval(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> Interv
     return float(2 * low - 1), float(2 * high - 1)
 
 
-GRID = np.linspace(0, 1, 101)
-"""The points of the bands: false-positive rates, or recalls."""
+GRID = np.linspace(0, 1, 101)  # the points of the bands: false-positive rates, or recalls
 
 
 @dataclass(frozen=True)

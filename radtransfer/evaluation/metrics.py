@@ -247,7 +247,7 @@ def auc_interval(
     Args:
         y_true: (n,) 0 or 1; or class numbers or 0 and 1 per class, (n, classes), for the mean over classes.
         y_score: (n,) scores of the positive class, or (n, classes).
-        groups: (n,) the patient of each; by default each image by itself.
+        groups: (n,) the patient of each; by default, images are independent.
 
     Returns:
         Low and high, 0 to 1; None where a class is absent.

@@ -14,7 +14,7 @@ from radtransfer.config.schema import Config, ImageSettings
 from radtransfer.data.image_check import BadImage, examine_image
 from radtransfer.data.image_list import list_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import run_images
+from radtransfer.data.run_data import LocatedImages, run_images
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import BadImageError, DataError, RunError, TrainingError
 from radtransfer.evaluation.calibration import OperatingPoint, decisions, mean_with_temperatures
@@ -143,11 +143,8 @@ def _targets(run: Path, paths: Sequence[str], labels: Sequence[str], scoring: Sc
     return table.targets[[rows[path] for path in paths]]
 
 
-_CHUNK = 512
-"""Images that are examined together, so that memory does not grow with their number."""
-
-_LISTED = 20
-"""Images that are named."""
+_CHUNK = 512  # images that are examined together, so that memory does not grow with their number
+_LISTED = 20  # most images named in a warning
 
 
 @dataclass
@@ -165,41 +162,31 @@ class ImageStream:
     def __iter__(self) -> Iterator[tuple[list[str], "tf.Tensor"]]:
         """Paths and images, float32 (batch, image_size, image_size, 3), RGB, 0–255."""
         require_keras()  # images are decoded by TensorFlow, in threads
-        from radtransfer.images.pipeline import make_batches
-
         total = len(self.images)
         for start in range(0, total, _CHUNK):
             paths = self.images.paths[start : start + _CHUNK]
-            places = self.images.files[start : start + _CHUNK]
-            looks = all_in_parallel(self._look, places, workers=self.workers)
-            readable = [row for row, look in enumerate(looks) if isinstance(look, ImageFacts)]
-            pairs = zip(paths, looks, strict=True)
-            self.bad += [BadImage(path, look) for path, look in pairs if not isinstance(look, ImageFacts)]
+            refs = self.images.files[start : start + _CHUNK]
+            examined = all_in_parallel(self._examine, refs, workers=self.workers)
+            readable = [row for row, result in enumerate(examined) if isinstance(result, ImageFacts)]
+            pairs = zip(paths, examined, strict=True)
+            self.bad += [BadImage(path, result) for path, result in pairs if not isinstance(result, ImageFacts)]
             if readable:
-                kept, done = [paths[row] for row in readable], 0
-                batches = make_batches(
-                    kept,
-                    [places[row] for row in readable],
-                    [looks[row] for row in readable],
-                    np.zeros((len(readable), 1), np.float32),
-                    image_size=self.image_size,
-                    reading=self.reading,
-                    batch_size=min(self.batch_size, len(readable)),
-                    workers=self.workers,
-                )
-                for images, _, weights in batches.in_order():
+                columns = [tuple(values[row] for row in readable) for values in (paths, refs, examined)]
+                located, kept, done = LocatedImages(*columns, self.reading, columns[0]), columns[0], 0
+                sizes = {"image_size": self.image_size, "batch_size": self.batch_size, "workers": self.workers}
+                for images, _, weights in located.batches(**sizes).in_order():
                     size = int(weights.numpy().sum())
-                    yield kept[done : done + size], images[:size]
+                    yield list(kept[done : done + size]), images[:size]
                     done += size
                     self.count(start + readable[done - 1] + 1, total)
             self.count(start + len(paths), total)
 
-    def _look(self, place: ImageRef | None) -> ImageFacts | str:
+    def _examine(self, ref: ImageRef | None) -> ImageFacts | str:
         """The format of an image, or why it cannot be read."""
-        if place is None:
+        if ref is None:
             return "not found"
         try:
-            return examine_image(place, self.reading)[0]
+            return examine_image(ref, self.reading)[0]
         except BadImageError as error:
             return error.reason
 
@@ -207,8 +194,8 @@ class ImageStream:
 def open_images(
     find: Callable[[], TrainedModel], images: Sequence[str], config: Config, *, batch_size: int, progress: Progress
 ) -> tuple[TrainedModel, ImageStream]:
-    """The model that `find` gives, and `images` (files, folders, CSV files of paths) as its training read them."""
-    listed, model = list_images(images, config.data), find()  # a model that is a file takes seconds to open
+    """The model from `find`, and a stream of `images` (files, folders, CSV files of paths)."""
+    listed, model = list_images(images, config.data), find()  # last, because a model file takes seconds to open
     for note in (*model.notes, *listed.notes):
         progress.note(note)
     return model, ImageStream(
@@ -221,11 +208,10 @@ def open_images(
     )
 
 
-def tell_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
-    """List what could not be read; `kept` says in the message what became of the other images.
+def report_bad_images(stream: ImageStream, on_bad_image: str, progress: Progress, *, kept: str = "") -> None:
+    """List unreadable images; DataError if they are not to be skipped, or all are unreadable.
 
-    Raises:
-        DataError: Something could not, and is not to be skipped; or nothing could.
+    `kept` says in the message what happened to the other images.
     """
     bad, total = stream.bad, len(stream.images)
     for image in bad[:_LISTED]:

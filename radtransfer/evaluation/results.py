@@ -64,8 +64,7 @@ from radtransfer.reports.result_figures import Bins, draw_confusion, draw_precis
 from radtransfer.runs.folder import write_json, write_rows
 from radtransfer.runs.read import read_rows, read_settings, reading, run_file
 
-SEEN = "seen.csv"
-"""The test images that were in the training data."""
+SEEN = "seen.csv"  # the test images that were in the training data
 
 _UNKNOWN = "no patient column: intervals are over images; give --patient-column or --patient-regex"
 _NO_TEST = "this is not a test"
@@ -108,7 +107,7 @@ class Evaluation:
     """The performance of a model on test images."""
 
     model: TrainedModel
-    evaluated: tuple[Evaluated, ...]  # all networks together first, then each one where there are several
+    evaluated: tuple[Evaluated, ...]  # all networks together, then each one if there are several
     labels: tuple[str, ...]  # of the images of the first of these
     point: OperatingPoint | None
     settings: EvaluationSettings
@@ -317,19 +316,19 @@ def _confusion(
     targets: np.ndarray, probabilities: np.ndarray, scoring: Scoring, point: OperatingPoint | None
 ) -> dict[str, Any]:
     """`counts`: one row per true class, the positive class last; with several labels, a 2 × 2 table for each."""
-    said, decided = predicted_names(probabilities, scoring, point), decision_text(scoring, point)
+    predicted, decided = predicted_names(probabilities, scoring, point), decision_text(scoring, point)
     names = scoring.in_order
     if scoring.task == "multilabel":
         counts = {}
         for column, name in enumerate(names):
             known = ~np.isnan(targets[:, column])
-            truth, yes = targets[known, column] > 0.5, np.array([name in row for row in said], bool)[known]
+            truth, yes = targets[known, column] > 0.5, np.array([name in row for row in predicted], bool)[known]
             counts[name] = [[int((side & ~yes).sum()), int((side & yes).sum())] for side in (~truth, truth)]
         return {"labels": counts, "decided": decided}
     number = {name: place for place, name in enumerate(names)}
     table = np.zeros((len(names), len(names)), int)
     true = np.array([number[name] for name in scoring.classes])[targets.argmax(axis=1)]
-    np.add.at(table, (true, [number[row[0]] for row in said]), 1)
+    np.add.at(table, (true, [number[row[0]] for row in predicted]), 1)
     return {"classes": list(names), "counts": table.tolist(), "decided": decided}
 
 
@@ -583,8 +582,7 @@ FILES = (
 )
 """All files that an evaluation may write."""
 
-_MOST = 8
-"""Most classes with curves in a figure."""
+_MOST = 8  # most classes with curves in a figure
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
@@ -641,8 +639,8 @@ def _rows(evaluation: Evaluation, item: Evaluated) -> Iterator[list[Any]]:
     whole = item.whole
     labels = dict(zip(evaluation.evaluated[0].whole.images, evaluation.labels, strict=True))
     patients = whole.patients or [""] * len(whole.images)
-    said = predictions(whole.images, whole.probabilities, evaluation.model.scoring, evaluation.point)
-    for patient, prediction in zip(patients, said, strict=True):
+    found = predictions(whole.images, whole.probabilities, evaluation.model.scoring, evaluation.point)
+    for patient, prediction in zip(patients, found, strict=True):
         path, *cells = csv_line(prediction)
         yield [path, patient, labels[path], *cells]
 

@@ -10,6 +10,7 @@ from radtransfer.errors import ConfigError, UnknownNameError, WeightsError
 from radtransfer.evaluation.heat_maps import Decision
 from radtransfer.models.activations import flat_model
 from radtransfer.models.backbone import Backbone, resolve_layer
+from radtransfer.models.vit import patch_grid, tokens_before_patches
 
 
 class ScoredNetwork:
@@ -30,19 +31,18 @@ class ScoredNetwork:
         logits, self.activation = _before_activation(model)
         self.spec, self.layer = spec, _layer_name(model, spec, layer)
         output = model.get_layer(self.layer).output
-        if not _has_map(output):
+        self.grid: tuple[int, int] | None = _grid(model, output)
+        if self.grid is None:
             raise ConfigError(
                 f"--layer {self.layer}: expected a layer with a map of several positions, received an output of "
                 f"{tuple(output.shape[1:])}. Choose an earlier stage, or a model of larger images."
             )
         self.model = keras.Model(model.inputs, [output, logits])
-        self.grid: tuple[int, int] = tuple(output.shape[1:3])
+        self._before = tokens_before_patches(model) or 0 if len(output.shape) == 3 else 0
         stages = spec.stages if spec else {}
         self.stage: str | None = {end: stage for stage, end in stages.items()}.get(self.layer)  # that the layer ends
-        maps = {stage: model.get_layer(end).output for stage, end in stages.items()}
-        self.stage_grids: dict[str, tuple[int, int]] = {
-            stage: tuple(values.shape[1:3]) for stage, values in maps.items() if len(values.shape) == 4
-        }
+        grids = {stage: _grid(model, model.get_layer(end).output, least=1) for stage, end in stages.items()}
+        self.stage_grids: dict[str, tuple[int, int]] = {stage: grid for stage, grid in grids.items() if grid}
         self.image_size: int = model.inputs[0].shape[1]
         self.outputs: int = logits.shape[-1]
         images = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
@@ -69,7 +69,7 @@ class ScoredNetwork:
     def gradients(self, images: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, np.ndarray]:
         """The layer's map and the score's gradient there, float32 (images, height, width, channels) each."""
         maps, gradients = self._traced(tf.constant(images, tf.float32), *_arrays(decisions))
-        return maps.numpy(), gradients.numpy()
+        return tuple(x.numpy()[:, self._before :].reshape(len(x), *self.grid, -1) for x in (maps, gradients))
 
     def _trace(self, images: tf.Tensor, outputs: tf.Tensor, signs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -114,7 +114,10 @@ def _layer_name(model: keras.Model, spec: Backbone | None, given: str | None) ->
     names = [layer.name for layer in model.layers]
     if given is None:
         ends = list(spec.stages.values()) if spec else names
-        with_map = [name for name in ends if _has_map(model.get_layer(name).output)]
+        if tokens_before_patches(model) is not None:
+            # After the last attention no patch token changes the class token any more.
+            ends = [name for name in names if name.endswith("_norm1")]
+        with_map = [name for name in ends if _grid(model, model.get_layer(name).output)]
         return (with_map or ends)[-1]
     if spec is not None:
         return resolve_layer(model, spec, given)
@@ -123,6 +126,8 @@ def _layer_name(model: keras.Model, spec: Backbone | None, given: str | None) ->
     return given
 
 
-def _has_map(output: keras.KerasTensor) -> bool:
+def _grid(model: keras.Model, output: keras.KerasTensor, *, least: int = 2) -> tuple[int, int] | None:
+    """Height and width of a map, or of the patches of tokens, of `least` positions or more; None if it is none."""
     shape = getattr(output, "shape", ())
-    return len(shape) == 4 and shape[1] * shape[2] > 1
+    grid = tuple(shape[1:3]) if len(shape) == 4 else patch_grid(model, output)
+    return grid if grid and grid[0] * grid[1] >= least else None

@@ -1,4 +1,4 @@
-"""What an evaluation and explanations found, as lines of text."""
+"""The results of an evaluation and of explanations as lines of text."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,12 @@ if TYPE_CHECKING:
     from radtransfer.evaluation.explanations import Explained
     from radtransfer.evaluation.results import Evaluation
 
-_AGREES = 0.2
-"""Median rank correlation below which two kinds of maps show different things."""
-
-_LISTED = 10
-"""Images that are named on the terminal."""
+_AGREES = 0.2  # with a lower median rank correlation, the two kinds of maps disagree
+_LISTED = 10  # images on the terminal
 
 
 def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
-    """Model, data, a table of its networks, and what the whole is worth, line by line."""
+    """Model, data, a table of its networks, and the results of all of them, line by line."""
     found, model = evaluation.figures, evaluation.model
     kind = {"keras": " (Keras file)", "savedmodel": " (SavedModel)"}.get(model.kind)
     folds = f", fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"
@@ -29,15 +26,15 @@ def evaluation_lines(evaluation: "Evaluation") -> Iterator[str]:
     source = found["data"] or "the run's own test images"
     counts = ", ".join(f"{name} {item['n_positive']}" for name, item in found["per_class"].items())
     seen, in_training = found.get("seen"), ""
-    if seen is not None and seen["images"]:  # here too, for where only the table is kept
+    if seen is not None and seen["images"]:  # repeated here, in case only the table is saved
         those = "all" if seen["images"] == seen["of"] else seen["images"]
         in_training = f"; {those} of them in the run's training or validation"
     yield f"data      {source}: {found['n_images']} images, {patients} ({counts}){in_training}"
     grade = found["positive_from"]
     if grade is not None:
-        yield f"AUC       of grade {grade} or worse"
+        yield f"AUC       for grade ≥ {grade}"
     if found["positive_class"] is not None:
-        yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are of it"
+        yield f"positive class {found['positive_class']}: sensitivity, specificity, Brier and calibration are for it"
     yield ""
     yield from _table(found)
     yield ""
@@ -115,7 +112,7 @@ def _confusion_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def explained_lines(explained: "Explained") -> Iterator[str]:
-    """Layer, images, both checks, and the first images, line by line."""
+    """Layer, images, checks of the maps, and the first images, line by line."""
     network = explained.network
     stage = f" ({network.stage})" if network.stage else ""
     yield f"layer     {network.layer}{stage}, a map of {network.grid[0]}×{network.grid[1]}"
@@ -129,12 +126,12 @@ def explained_lines(explained: "Explained") -> Iterator[str]:
         agreement = decimal(explained.agreement, ".2f")
         yield f"occlusion rank correlation with Grad-CAM {agreement}, median of {count} images"
         if explained.agreement is not None and explained.agreement < _AGREES:
-            yield f"{'':<10}the two hardly agree: trust neither"
+            yield f"{'':<10}the two maps disagree: do not rely on either"
     steps = ", ".join(f"{step.what} {decimal(step.correlation, '.2f')}" for step in explained.randomized)
     yield f"sanity    rank correlation with the maps of random weights: {steps}"
     depends = depend_on_weights(explained.randomized, images=len(explained.explanations))
-    said = {True: "depend", False: "hardly depend", None: "are too few to tell whether they depend"}
-    yield f"{'':<10}the maps {said[depends]} on the weights"
+    verdict = {True: "depend", False: "hardly depend", None: "are too few to test whether they depend"}[depends]
+    yield f"{'':<10}the maps {verdict} on the weights"
     for item in explained.explanations[:_LISTED]:
         state = {True: "wrong", False: "right", None: ""}[item.verdict.wrong]
         yield f"{state:<10}{item.verdict.name} {item.verdict.probability:.3f}  {item.path}"

@@ -188,7 +188,7 @@ def _of_keras(given: str, path: Path) -> TrainedModel:
             scaled = bool(read_from_zip(path))
             network = network_of(model, given=given, path=path, scaled=scaled, notify=notes.append)
             model = network.model if network.preprocessing else model
-            backbone = network.card.name if network.card else None
+            backbone = network.spec.name if network.spec else None
             found = replace(found, backbone=backbone, notes=(*found.notes, *notes))
     return replace(found, loaded=(model,), activation=activation)
 

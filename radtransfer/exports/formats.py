@@ -1,13 +1,13 @@
-"""The file formats that a trained model is exported in. To add one, write an `ExportFormat` and a line in the table.
+"""The file formats for the export of a trained model. To add one, write an `ExportFormat` and a line in the table.
 
-keras        `keras.models.load_model` opens it in safe mode; `radtransfer.json` is a member of it
-savedmodel   a folder with two signatures; `assets.extra/` holds `radtransfer.json` and `labels.txt`
+keras        for `keras.models.load_model` in safe mode; `radtransfer.json` is a member of the file
+savedmodel   a folder with two signatures; `assets.extra/` contains `radtransfer.json` and `labels.txt`
                serve: images, float32 (batch, size, size, 3), RGB, 0–255; also the default signature
-               serve_bytes: image_bytes, string (batch,), encoded JPEGs or PNGs; all that training did is inside
-tflite       in float32; a ZIP at its end, which interpreters skip, holds `radtransfer.json` and `labels.txt`
-onnx         opset 17, with the input `image` and the output `probabilities`; `radtransfer.json` is a property.
-             Written by Keras' own exporter, which drives tf2onnx and mends what of it NumPy 2 broke
-weights      `.weights.h5`, for a network that is built elsewhere; `radtransfer.json` is an attribute of it
+               serve_bytes: image_bytes, string (batch,), encoded JPEGs or PNGs, with all preprocessing
+tflite       in float32; a ZIP at its end, which interpreters skip, contains `radtransfer.json` and `labels.txt`
+onnx         opset 17, with the input `image` and the output `probabilities`; `radtransfer.json` is a property. Written
+             by the exporter of Keras, which calls tf2onnx and fixes its problems with NumPy 2
+weights      `.weights.h5`, for a network that is built elsewhere; `radtransfer.json` is an attribute of the file
 """
 
 import json
@@ -45,28 +45,28 @@ EXPORT_FORMATS = Table(
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """A model to be exported."""
+    """A model to export."""
 
     model: "keras.Model"  # float32 RGB images 0–255, (batch, size, size, 3) → float32 (batch, outputs)
-    metadata: Mapping[str, Any]  # what is written into the file about it; plain values, for JSON
-    # An encoded JPEG or PNG, a string scalar, to one such image; None where that is not possible in a graph.
+    metadata: Mapping[str, Any]  # plain values, for JSON
+    # From an encoded JPEG or PNG, a string scalar, to one such image; None if not possible in a graph.
     from_bytes: Callable[["tf.Tensor"], "tf.Tensor"] | None = None
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """How to write a model, how it is read without this package, and where its description is.
+    """How to write a model, and how to read it without this package.
 
     Attributes:
         suffix: Of the file; empty for a folder.
-        write: Writes a model, and what is said about it, at a path.
-        read_metadata: What was written about the model at a path.
-        read: Python, without this package, that makes `probabilities` of `images` (both NumPy arrays) from the
-            export at `path`; `original` is the run's model.keras, for formats that hold no architecture.
-        read_bytes: Goes on from there with the same of `encoded`, a list of the bytes of JPEGs and PNGs; None where
-            images have to be decoded by the caller.
-        usage: One sentence: how it is used.
-        needs: Packages of the extra `export` that it takes.
+        write: Writes a model and its metadata to a path.
+        read_metadata: Reads the metadata from a path.
+        read: Python code, without this package, that computes `probabilities` of `images` (both NumPy arrays) from the
+            export at `path`; `original` is the run's model.keras, for formats without architecture.
+        read_bytes: Code that continues with the same for `encoded`, a list of the bytes of JPEGs and PNGs; None if the
+            caller has to decode images.
+        usage: How to use it, in one sentence.
+        needs: Required packages of the extra `export`.
     """
 
     suffix: str
@@ -78,15 +78,12 @@ class ExportFormat:
     needs: tuple[str, ...] = ()
 
 
-NAME = "radtransfer.json"
-"""Of the member, file, attribute or property that describes a model."""
-
-LABELS = "labels.txt"
-"""The classes, one a line, in the order of the outputs."""
+NAME = "radtransfer.json"  # the name of the metadata (member, file, attribute or property)
+LABELS = "labels.txt"  # the classes, one per line, in the order of the outputs
 
 
 def _descriptions(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """File name to text; NaN is refused, since JSON has none."""
+    """File name to text; NaN is refused, because JSON has no NaN."""
     return {
         NAME: json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False),
         LABELS: "".join(f"{' '.join(str(name).split())}\n" for name in metadata.get("classes", ())),
@@ -94,22 +91,22 @@ def _descriptions(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reading_of(metadata: Mapping[str, Any]) -> ImageSettings:
-    """How the images of an exported model are read, by its metadata; stretched where it says nothing."""
+    """How an exported model reads images, from its metadata; by default stretched."""
     rules, names = metadata.get("input") or {}, (field.name for field in fields(ImageSettings))
     return ImageSettings(**{name: rules[name] for name in names if name in rules})
 
 
 def add_to_zip(path: Path, metadata: Mapping[str, Any], *, labels: bool = False) -> None:
-    """Add the description to a ZIP; a file that is none gets one at its end, which its own readers do not see."""
+    """Add the metadata to a ZIP; to another file, append a ZIP, which its readers ignore."""
     with zipfile.ZipFile(path, "a") as archive:
         for name, text in _descriptions(metadata).items():
             if name == NAME or labels:
-                # A fixed date, as Keras' own members have, so that the same model is the same file.
+                # A fixed date, as in members by Keras, so that the same model gives the same file.
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
 
 
 def read_from_zip(path: Path) -> dict[str, Any]:
-    """What `add_to_zip` added; empty where there is none."""
+    """The metadata from `add_to_zip`; empty without any."""
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
@@ -117,17 +114,12 @@ def read_from_zip(path: Path) -> dict[str, Any]:
 
 
 def run_python(code: str, arguments: Sequence[str | Path], *, failure: str) -> None:
-    """Run Python code with `arguments` in `sys.argv` in a process of its own: for proofs, and for noisy converters.
-
-    Raises:
-        ExportError: It failed; `failure`, and the last line it wrote.
-        OSError: The disk is full, or fails.
-    """
-    # -P keeps the current folder off the path, so that only installed packages are found.
+    """Run Python code with `arguments` in `sys.argv` in a new process; ExportError (or OSError) if it fails."""
+    # -P removes the current folder from the path, so that only installed packages are found.
     command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
     process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=clean_variables())
     if process.returncode:
-        last = process.stderr.strip().splitlines()[-1:] or [f"it ended with code {process.returncode}"]
+        last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         number = disk_number(last[0])
         if number is not None:
             raise OSError(number, os.strerror(number))
@@ -151,8 +143,7 @@ probabilities = keras.models.load_model(path, safe_mode=True).predict(images, ve
 )
 
 
-_EXTRA = "assets.extra"
-"""Where TensorFlow keeps files that a SavedModel carries along and does not use."""
+_EXTRA = "assets.extra"  # the folder of a SavedModel for additional files, which TensorFlow ignores
 
 
 def _archive(model: "keras.Model", serve: Callable[["tf.Tensor"], Any]) -> "keras.export.ExportArchive":
@@ -280,9 +271,9 @@ def _write_onnx(exported: Exportable, path: Path) -> None:
 
 
 def _without_groups(model: "keras.Model") -> "keras.Model":
-    """The same network with depthwise layers for convolutions of one channel a group, which TensorFlow leaves to XLA.
+    """The network with depthwise layers instead of convolutions with one channel per group (ConvNeXt).
 
-    tf2onnx does not look into functions that XLA compiles (ConvNeXt).
+    TensorFlow compiles the latter with XLA, which tf2onnx does not support.
     """
     import keras
 
@@ -359,5 +350,5 @@ model.set_weights([0 * weight for weight in model.get_weights()])
 model.load_weights(path)
 probabilities = model.predict(images, verbose=0)
 """,
-    usage="model.load_weights(path), of a model that is built elsewhere",
+    usage="model.load_weights(path), for a model that is built elsewhere",
 )

@@ -1,6 +1,6 @@
-"""The metadata of an exported model and the model card of a fold, from the files of the run alone.
+"""The metadata of an exported model and the model card of a fold, from the files of the run.
 
-The words of the card are in `reports/templates/model_card.md.j2`, which escapes every name.
+The text of the card is in `reports/templates/model_card.md.j2`.
 
 References:
     Mitchell et al. 2019, Model Cards for Model Reporting (arXiv 1810.03993): the sections.
@@ -25,7 +25,7 @@ from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.images.preprocessing import MODES
 from radtransfer.pretrained.read import sha256_of
-from radtransfer.pretrained.source import card_named, card_of_file
+from radtransfer.pretrained.source import spec_named, spec_of_file
 from radtransfer.reports.page import render
 from radtransfer.reports.statistics import count, number, plain_interval
 from radtransfer.runs.folder import finished_folds, now, read_folds, read_run
@@ -33,13 +33,12 @@ from radtransfer.runs.read import read_record, read_settings, run_file
 
 SPLITS = ("train", "val", "test")
 
-FORMAT = 1
-"""Raised when something in the metadata changes its meaning. Readers take what they know."""
+FORMAT = 1  # version of the metadata, increased when the meaning of a key changes
 
 NOT_A_DEVICE = "Research software, not a medical device."
 
-FEW = 100
-"""Test images of a class below which the card calls figures uncertain."""
+FEW = 100  # with fewer test images of a class, the card calls the results uncertain
+LARGEST_DIFFERENCE = 1e-5  # largest allowed difference of a probability after export
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,20 @@ class SplitCount:
     """One of the three sets of a fold."""
 
     images: int
-    patients: int | None  # None where they are not known
+    patients: int | None  # None if unknown
     classes: Mapping[str, int]  # images of each class, or with each label
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of one fold of a run."""
+    """The records of one fold of a run."""
 
     run: Path
     fold: int
     record: Mapping[str, Any]  # run.json
     settings: Mapping[str, Any]  # config.yaml, section by section
-    metrics: Mapping[str, Any]  # of the fold's test images
-    overall: Mapping[str, Any]  # of the whole run; empty where it is not finished
+    metrics: Mapping[str, Any]  # on the fold's test images
+    overall: Mapping[str, Any]  # of the whole run; empty if it is not finished
     folds: tuple[int, ...]  # the finished ones
 
     @property
@@ -78,7 +77,7 @@ class RunFacts:
 
     @property
     def source(self) -> str:
-        """The data set, without the folders of the machine it lay on."""
+        """The data set, without the folders of the machine."""
         given = str((self.record.get("data") or {}).get("source") or "not recorded")
         name, colon, place = given.partition(":")
         short = "/".join(Path(place if colon and len(name) > 1 else given).parts[-2:])
@@ -86,7 +85,7 @@ class RunFacts:
 
     @property
     def notes(self) -> list[str]:
-        """What was noticed about the data, without the folders of the machine it lay on."""
+        """Notes on the data, without the folders of the machine."""
         data = self.settings.get("data") or {}
         places = [Path(place) for place in (data.get("source"), data.get("image_root")) if place]
         folders = {f"{place.parent}{os.sep}" for place in places if place.is_absolute()}
@@ -97,13 +96,13 @@ class RunFacts:
 
     @property
     def scale_assumed(self) -> bool:
-        """Whether the input scale is the network's usual one because neither the user nor the weights name one."""
+        """Whether the input scale is the default of the network, because neither user nor weights define it."""
         asked = (self.settings.get("model") or {}).get("preprocessing", "auto") != "auto"
         return not asked and (self.record.get("weights") or {}).get("preprocessing_from") == "assumed"
 
     @cached_property
     def reading(self) -> ImageSettings:
-        """How the run read its images; the defaults where that is not known any more."""
+        """How the run read its images; the defaults if this is no longer known."""
         try:
             return run_images(self.run).images
         except RadtransferError:
@@ -111,7 +110,7 @@ class RunFacts:
 
     @cached_property
     def splits(self) -> Mapping[str, SplitCount]:
-        """Of the fold, from `folds.csv`."""
+        """The sets of the fold, from `folds.csv`."""
         labels, patients = defaultdict(Counter), defaultdict(set)
         images: Counter[str] = Counter()
         several = self.record["task"] == "multilabel"
@@ -127,10 +126,7 @@ class RunFacts:
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
-        """The fold's test figures with their interval; None where labels are needed that are not there any more.
-
-        RunError if the fold's predictions were cut or changed.
-        """
+        """The test metrics with their interval; None if labels are no longer available."""
         folder = self.run / f"fold_{self.fold}"
         try:
             found = read_predictions(str(folder))
@@ -147,7 +143,7 @@ class RunFacts:
 
 
 def read_facts(run: Path, fold: int) -> RunFacts:
-    """The facts of a finished fold; RunError if a file of the run is missing."""
+    """Read the records of a finished fold; RunError if a file is missing."""
     settings, overall = read_settings(run), run / "metrics.json"
     return RunFacts(
         run=run,
@@ -160,21 +156,20 @@ def read_facts(run: Path, fold: int) -> RunFacts:
     )
 
 
-_DEEP = 20
-"""Runs that started from runs, at most."""
+_DEEP = 20  # longest chain of runs whose initial weights come from a run
 
 
 @dataclass(frozen=True)
 class WeightTerms:
-    """What is known of the weights that a run started from."""
+    """The origin and terms of the initial weights of a run."""
 
-    source: str  # without the folders of the machine it ran on
-    sha256: str | None  # of their file, if there is one
+    source: str  # without the folders of the machine
+    sha256: str | None  # of their file, if any
     terms: str  # one or more sentences
 
 
 def weight_terms(record: Mapping[str, Any]) -> WeightTerms:
-    """What `run.json` and the manifest say of the weights; of a run's weights, what that run started from."""
+    """The origin and terms from `run.json` and the manifest; for weights of a run, those of its initial weights."""
     weights = record.get("weights") or {}
     source = weights.get("source") or "random"
     return WeightTerms(_short(source), weights.get("sha256"), _terms(record, _DEEP))
@@ -185,21 +180,22 @@ def _terms(record: Mapping[str, Any], deep: int) -> str:
     given, file = weights.get("source") or "random", weights.get("file")
     if given == "random":
         return "It was initialized at random; no terms of third parties apply."
-    card = card_named(given, backbone=backbone) or (card_of_file(Path(file)) if file else None)
+    card = spec_named(given, backbone=backbone) or (spec_of_file(Path(file)) if file else None)
     if card is not None and card.backbone == backbone:
         return card.terms
-    # The run that the file is the model of, if it is still there.
+    # The run of a model file, if it still exists.
     runs = [folder for folder in list(Path(file).parents)[:2] if (folder / "run.json").is_file()] if file else []
     if runs and deep:
         with contextlib.suppress(RunError):
             source = read_run(runs[0])
-            before = _short((source.get("weights") or {}).get("source") or "random")
-            return f"They are the result of another run, which started from {before}. {_terms(source, deep - 1)}"
+            before = (source.get("weights") or {}).get("source") or "random"
+            before = "random weights" if before == "random" else _short(before)
+            return f"They come from another run, which started from {before}. {_terms(source, deep - 1)}"
     return "Not known to radtransfer. The terms of whoever published the file apply."
 
 
 def _short(given: str) -> str:
-    """A name as it is; of a path its last part, with the run where it is a fold."""
+    """A name unchanged; the last part of a path, with the run of a fold."""
     parts = Path(given).parts
     if len(parts) < 2:
         return given
@@ -223,7 +219,7 @@ def caller_text(size: int, reading: ImageSettings) -> str:
     disc = "crop it to the disc of the retina, " if reading.fundus_crop else ""
     square = _SQUARES[reading.aspect].format(size=size)
     return (
-        f"decode the image to RGB, apply its EXIF orientation, {disc}{square} with antialiasing (Pillow's BILINEAR, "
+        f"decode the image to RGB, apply its EXIF orientation, {disc}{square}, with antialiasing (Pillow's BILINEAR, "
         "TensorFlow's antialias=True, OpenCV's INTER_AREA when shrinking), and pass the values as float32, 0–255"
     )
 
@@ -238,7 +234,7 @@ def depth_text(reading: ImageSettings) -> str:
 
 
 def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
-    """What an exported model of images of `size` pixels carries: plain values, without folders of this machine."""
+    """The metadata of an exported model for images of `size` pixels: plain values, without folders of the machine."""
     record, reading, weights = facts.record, facts.reading, weight_terms(facts.record)
     plan = record.get("plan") or {}
     columns = ("stage", "starts_from", "trains", "width")
@@ -298,21 +294,25 @@ def export_metadata(facts: RunFacts, *, size: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ExportCheck:
-    """How an export passed its check; fields as of `export.Exported`."""
+class Exported:
+    """One exported model."""
 
+    path: Path  # the file or folder
+    card: Path  # its model card
+    size: int  # bytes
+    difference: float  # largest absolute difference of a probability, after reloading in a new process
+    bytes_difference: float | None  # the same if it decodes the files itself; None if it does not
+    images: int  # number of compared images of the run; 0 if these are missing and random ones were used
+    inside: str  # preprocessing in the model
+    caller: str  # preprocessing by the caller
     usage: str
-    size: int
-    difference: float
-    bytes_difference: float | None
-    images: int
-    allowed: float  # largest difference that is let pass
+    positive_class: str | None  # of two classes
 
 
 def model_card(
-    facts: RunFacts, *, size: int, check: ExportCheck | None = None, values: Mapping[str, Any] | None = None
+    facts: RunFacts, *, size: int, check: Exported | None = None, values: Mapping[str, Any] | None = None
 ) -> str:
-    """The card as text; beside an export with its check, and `temperature` and `operating_point` of its metadata."""
+    """The card; for an export, with its check, and `temperature` and `operating_point` of its metadata."""
     record, splits, tests = facts.record, facts.splits, facts.splits["test"].classes
     temperature, point = ((values or {}).get(name) for name in ("temperature", "operating_point"))
     versions = record.get("versions") or {}
@@ -357,6 +357,7 @@ def model_card(
         few=[f"{name} ({tests.get(name, 0)})" for name in facts.classes if tests.get(name, 0) < FEW],
         few_images=FEW,
         check=check,
+        allowed=LARGEST_DIFFERENCE,
     )
 
 

@@ -1,4 +1,4 @@
-"""Export a trained model: write it, describe it, and prove in a fresh process that it predicts the same."""
+"""Export a trained model with metadata and model card, and check in a new process that it predicts the same."""
 
 import importlib.util
 import tempfile
@@ -12,19 +12,16 @@ from PIL import Image
 from radtransfer.config.schema import ImageSettings
 from radtransfer.data.image_check import examine_images
 from radtransfer.data.readers import read_table
-from radtransfer.data.run_data import run_images
+from radtransfer.data.run_data import LocatedImages, run_images
 from radtransfer.errors import ConfigError, ExportError, RadtransferError, RunError
 from radtransfer.evaluation.results import export_values
 from radtransfer.exports.formats import EXPORT_FORMATS, Exportable, ExportFormat, run_python
-from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts
+from radtransfer.exports.metadata import LARGEST_DIFFERENCE, Exported, export_metadata, model_card, read_facts
 from radtransfer.files import atomic_files, check_writable
 from radtransfer.images.refs import ImageRef, read_contents
 from radtransfer.pretrained.saved_model import open_model
 from radtransfer.process import keras_defaults
 from radtransfer.runs.folder import find_fold, finished_folds, read_rows, read_run, write_text
-
-LARGEST_DIFFERENCE = 1e-5
-"""Largest difference of a probability, after export, that is let pass."""
 
 _IMAGES = 8
 _ENCODED = ("jpeg", "png8", "png16")
@@ -43,46 +40,20 @@ np.savez(outputs, of_images, np.asarray(probabilities))
 """
 
 
-@dataclass(frozen=True)
-class Exported:
-    """One exported model."""
-
-    path: Path  # the file or folder written
-    card: Path  # its model card
-    size: int  # bytes
-    difference: float  # largest absolute difference of a probability, reloaded in a fresh process
-    bytes_difference: float | None  # the same where it decodes the files itself; None where it does not
-    images: int  # how many of the run's images were compared; 0 where they are gone, and drawn ones were used
-    inside: str  # what of the way from a file to a probability is inside
-    caller: str  # what is left to whoever calls it
-    usage: str
-    positive_class: str | None  # of two classes
-
-
 def export_run(
     run: str | Path, *, format: str, out: Path, fold: str | None = None, operating_point: str | None = None
 ) -> list[Exported]:
-    """Export one fold of a run, or all of them, with a model card each; all are checked before the first appears.
+    """Export one fold of a run, or all (`fold` "all", into the folder `out`), each with a model card.
 
-    Args:
-        run: A run folder, or RUN/fold_K.
-        format: Key of `EXPORT_FORMATS`.
-        out: File or folder to write; for all folds, a folder that gets `fold_K` for each.
-        fold: A number, "all", or None where the run has one fold.
-        operating_point: Rule of a threshold, chosen on the fold's validation images, that the export carries.
-
-    Raises:
-        UnknownNameError: No such format.
-        ConfigError: A package that the format needs is not installed.
-        RunError: Not a run, no such fold, `out` exists or cannot be written.
-        ExportError: What was written cannot be read, or predicts something else.
-        DiskError: The disk is full, or fails.
+    All exports are checked before the first one is moved to its place. `operating_point` is the rule of a threshold,
+    chosen on the fold's validation images and stored in the export.
     """
     kind = EXPORT_FORMATS[format]
     missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"--format {format} needs {', '.join(missing)}, not installed. Run: pip install 'radtransfer[export]'"
+            f"--format {format} needs {', '.join(missing)}, which is not installed. Run: pip install "
+            "'radtransfer[export]'"
         )
     path, targets = _targets(run, kind, out, fold)
     for target in targets.values():
@@ -96,7 +67,7 @@ def export_run(
             _export_fold(path, number, kind, target, staging, decided[number]) for number, target in targets.items()
         ]
         for card in (item.card for item in exported):
-            # The same card is what a killed export left.
+            # An identical card was left by an interrupted export.
             if card.exists() and card.read_bytes() != (staging / card.name).read_bytes():
                 raise RunError(f"{card} exists; nothing was written. Choose another --out.")
     return exported
@@ -108,7 +79,7 @@ def _targets(run: str | Path, kind: ExportFormat, out: Path, fold: str | None) -
         read_run(Path(run))
         numbers = finished_folds(Path(run))
         if not numbers:
-            raise RunError(f"Run {run} has no finished fold yet; nothing to export.")
+            raise RunError(f"Run {run}: expected a finished fold, received none. Finish its training first.")
         return Path(run), {number: out / f"fold_{number}{kind.suffix}" for number in numbers}
     if fold is not None and not fold.isdigit():
         raise ConfigError(f"--fold expects a number or all. Received: {fold!r}.")
@@ -131,7 +102,7 @@ def _export_fold(
     if kind.read_bytes and can_read_encoded(facts.reading):
         from_bytes = partial(encoded_image, image_size=size, reading=facts.reading)
     part = staging / target.name
-    expected = model.predict(samples.images, verbose=0)  # first: a writer that changes the model is found out
+    expected = model.predict(samples.images, verbose=0)  # before writing, which might change the model
     kind.write(Exportable(model, metadata, from_bytes), part)
     if from_bytes is None:
         samples = replace(samples, encoded=[], encoded_rows=[])
@@ -140,12 +111,9 @@ def _export_fold(
     if samples.encoded:
         bytes_difference = _difference(of_files, expected[samples.encoded_rows])
     written = sum(item.stat().st_size for item in (part, *part.rglob("*")) if item.is_file())
-    check = ExportCheck(kind.usage, written, difference, bytes_difference, samples.real, LARGEST_DIFFERENCE)
-    card = target.with_name(f"{target.name}.card.md")
-    write_text(staging / card.name, model_card(facts, size=size, check=check, values=metadata))
-    return Exported(
+    exported = Exported(
         path=target,
-        card=card,
+        card=target.with_name(f"{target.name}.card.md"),
         size=written,
         difference=difference,
         bytes_difference=bytes_difference,
@@ -155,20 +123,22 @@ def _export_fold(
         usage=kind.usage,
         positive_class=metadata["positive_class"],
     )
+    write_text(staging / exported.card.name, model_card(facts, size=size, check=exported, values=metadata))
+    return exported
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images on which an export is compared with the model it was made from."""
+    """Images for the comparison of an export with its model."""
 
-    images: np.ndarray  # float32 (images, size, size, 3), RGB, 0–255, as the network gets them
-    encoded: list[bytes]  # the contents of those files that are JPEGs or PNGs
-    encoded_rows: list[int]  # which of `images` these are
-    real: int  # how many are the run's; 0 where these are not on disk any more and others were drawn
+    images: np.ndarray  # network inputs, float32 (images, size, size, 3), RGB, 0–255
+    encoded: list[bytes]  # the contents of the files that are JPEGs or PNGs
+    encoded_rows: list[int]  # their rows in `images`
+    real: int  # number of images of the run; 0 for random images
 
 
 def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) -> Samples:
-    """Some test images of a fold, spread over all of them; where they are gone or damaged, drawn ones."""
+    """Some test images of a fold, or random images if these are missing or damaged."""
     try:
         table = read_table(run_images(run).data)
         rows = read_rows(run / f"fold_{fold}" / "predictions.csv")
@@ -180,7 +150,7 @@ def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) ->
             return _read([found[number] for number in chosen], size, reading, real=len(chosen))
     except (RadtransferError, OSError):
         pass
-    # Coarse patterns of little contrast, which no network is sure about.
+    # Coarse patterns of low contrast, for which no network is confident.
     rng, step, files = np.random.default_rng(0), max(1, size // 6), []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(_IMAGES):
@@ -191,19 +161,9 @@ def sample_images(run: Path, fold: int, *, size: int, reading: ImageSettings) ->
 
 
 def _read(places: list[ImageRef], size: int, reading: ImageSettings, *, real: int) -> Samples:
-    from radtransfer.images.pipeline import make_batches
-
     facts = examine_images(places, reading)
-    batches = make_batches(
-        [str(place) for place in places],
-        places,
-        facts,
-        np.zeros((len(places), 1), np.float32),
-        image_size=size,
-        reading=reading,
-        batch_size=len(places),
-        workers=1,
-    )
+    located = LocatedImages(tuple(map(str, places)), tuple(places), facts, reading, ())
+    batches = located.batches(image_size=size, batch_size=len(places))
     images = next(iter(batches.in_order()))[0].numpy()
     rows = [row for row, fact in enumerate(facts) if fact.decoder in _ENCODED]
     return Samples(images, [read_contents(places[row]) for row in rows], rows, real)
@@ -212,13 +172,9 @@ def _read(places: list[ImageRef], size: int, reading: ImageSettings, *, real: in
 def predict_elsewhere(
     kind: ExportFormat, path: Path, original: Path, samples: Samples
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a fresh Python, without this package, predicts from an export of the run's model.keras, `original`.
+    """The predictions of an export in a new process without this package, for images and for encoded files.
 
-    Returns:
-        Of the images, and of the files; the same again where it does not decode files or there are none.
-
-    Raises:
-        ExportError: It cannot be read.
+    Without encoded files, the second result is the same as the first.
     """
     read_bytes = kind.read_bytes if samples.encoded and kind.read_bytes else ""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -232,13 +188,16 @@ def predict_elsewhere(
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """How far two arrays of probabilities are apart, at most; ExportError if too far."""
+    """The largest difference of two arrays of probabilities; ExportError if it is too large."""
     if found.shape != expected.shape:
-        raise ExportError(f"The reloaded export predicts {found.shape}, not {expected.shape}. Nothing was written.")
+        raise ExportError(
+            f"Expected probabilities {expected.shape} from the reloaded export, received {found.shape}. Nothing was "
+            "written; try another --format."
+        )
     difference = float(np.abs(found - expected).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise ExportError(
-            f"The reloaded export predicts differently: by {difference:.2g}, "
-            f"where {LARGEST_DIFFERENCE:g} is allowed. Nothing was written."
+            f"Expected the reloaded export to predict the same within {LARGEST_DIFFERENCE:g}, received a difference of "
+            f"{difference:.2g}. Nothing was written; try another --format."
         )
     return difference

@@ -23,7 +23,7 @@ from radtransfer.images.decode import ImageSource
 from radtransfer.images.formats import ImageFacts
 from radtransfer.images.refs import ImageRef
 from radtransfer.process import derive_seed
-from radtransfer.runs.cache import KeptArrays
+from radtransfer.runs.cache import ArrayCache
 
 
 def epoch_order(images: int, *, seed: int, fold: int, epoch: int) -> np.ndarray:
@@ -239,7 +239,7 @@ def _batch_function(source: ImageSource, targets: np.ndarray, batch_size: int) -
     return batch
 
 
-IMAGES = KeptArrays("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
+IMAGES = ArrayCache("images", limit=200_000_000_000, title="The decoded images", instead="--cache none")
 
 
 def cache_images(batches: Batches, where: Literal["ram", "disk"], *, count: Callable[[int, int], None]) -> Batches:

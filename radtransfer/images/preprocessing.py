@@ -51,6 +51,20 @@ _MODES = (
     ),
     Preprocessing("unit", "RGB, 0 to 1", scale=1 / 255),
     Preprocessing(
+        "clip",
+        "RGB, 0 to 1, then CLIP's mean and standard deviation",
+        scale=1 / 255,
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+    ),
+    Preprocessing(
+        "rad_dino",
+        "RGB, 0 to 1, then RAD-DINO's mean and standard deviation",
+        scale=1 / 255,
+        mean=(0.5307, 0.5307, 0.5307),
+        std=(0.2583, 0.2583, 0.2583),
+    ),
+    Preprocessing(
         "caffe_unit",
         "(BGR minus the ImageNet mean) / 255, as the RadImageNet .h5 weights",
         order="BGR",

@@ -1,4 +1,4 @@
-"""Any functional Keras model as a network of RGB images: every layer at the top, in float32, its maps by name."""
+"""Any functional Keras model as a flat float32 network of RGB images, and the outputs of its layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from radtransfer.errors import SimilarityError, UnknownNameError, WeightsError
 from radtransfer.images.preprocessing import preprocess
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.layers import with_dtype
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid, tokens_before_patches
 
 _SCALING = ("Rescaling", "Normalization")
 _MAP_BYTES = 256 << 20
@@ -22,54 +23,53 @@ _LARGEST_BATCH = 32
 
 @dataclass(frozen=True)
 class Network:
-    """A network that takes RGB images 0–255 of one size, its preprocessing inside the model.
+    """A network that takes RGB images 0–255 and preprocesses them inside the model.
 
-    `card` is its backbone, where known; `preprocessing` the mode of its input, None where the file brings its own.
+    `spec` is its backbone, if known; `preprocessing` is the mode, None if the file has its own preprocessing.
     """
 
     model: keras.Model
-    card: Backbone | None
+    spec: Backbone | None
     preprocessing: str | None
 
 
 def network_of(model: keras.Model, *, given: str, path: Path, scaled: bool, notify: Callable[[str], None]) -> Network:
-    """The network that a `.keras` file holds as `model`, every layer at the top.
+    """The flat network of `model`, which was read from a `.keras` file.
 
-    One that scales its input, or is known to (`scaled`, what radtransfer exported), is as it is; another gets the
-    preprocessing of its backbone, if that is known, of which `notify` is told.
-
-    Raises:
-        WeightsError: It is no functional model of one image.
-        ValueError: Layers of different sub-models share a name.
+    A model that scales its input, or is known to (`scaled`, as exported by radtransfer), is not changed; another gets
+    the preprocessing of its backbone, if known, with a note to `notify`. Raises WeightsError unless it is a functional
+    model with one image as input, ValueError if layers share a name.
     """
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise WeightsError(f"{path}: expected a functional model of one image. Received: {type(model).__name__}.")
+        raise WeightsError(
+            f"{path}: expected a functional model with one image as input. Received: {type(model).__name__}."
+        )
     model = flat_model(model)
-    card = known_backbone(model)
+    spec = known_backbone(model)
     if scaled or any(type(layer).__name__ in _SCALING for layer in model.layers):
-        return Network(model, card, None)
-    scale = f"input {card.preprocessing}, as of {card.name}" if card else "RGB, 0 to 255"
-    notify(f"{given} has no preprocessing inside; it is given {scale}")
-    if card is None:
+        return Network(model, spec, None)
+    scale = f"preprocessing {spec.preprocessing}, that of {spec.name}" if spec else "RGB images, 0 to 255"
+    notify(f"{given} contains no preprocessing; it gets {scale}")
+    if spec is None:
         return Network(model, None, None)
-    prepared = flat_model(model, prepare=partial(preprocess, mode=card.preprocessing))
-    return Network(prepared, card, card.preprocessing)
+    prepared = flat_model(model, prepare=partial(preprocess, mode=spec.preprocessing))
+    return Network(prepared, spec, spec.preprocessing)
 
 
 def known_backbone(model: keras.Model) -> Backbone | None:
-    """The backbone whose stages the model has, by the names of their last layers."""
+    """The backbone whose stages the model has, recognized by the names of their last layers."""
     names = {layer.name for layer in model.layers}
-    cards = [card for card in BACKBONES.values() if {*card.stages.values()} <= names]
-    named = [card for card in cards if card.name == model.name]
-    return named[0] if named else cards[0] if len(cards) == 1 else None
+    specs = [spec for spec in BACKBONES.values() if {*spec.stages.values()} <= names]
+    named = [spec for spec in specs if spec.name == model.name]
+    return named[0] if named else specs[0] if len(specs) == 1 else None
 
 
 def check_input(given: str, shape: Sequence[int | None]) -> None:
-    """See that a network takes square RGB images; `shape` is its input's (height, width, channels)."""
+    """Raise WeightsError unless a network takes square RGB images; `shape` is (height, width, channels)."""
     height, width, channels = shape
     if channels != 3 or height != width:
         raise WeightsError(
-            f"{given}: expected a network of square images of 3 channels, received an input of {height} x {width} "
+            f"{given}: expected a network for square images of 3 channels. Received: an input of {height} x {width} "
             f"x {channels}. Collect its activations with radtransfer.similarity.layer_scores and compare the arrays in "
             "Python."
         )
@@ -78,14 +78,10 @@ def check_input(given: str, shape: Sequence[int | None]) -> None:
 def flat_model(
     model: keras.Model, *, prepare: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None
 ) -> keras.Model:
-    """A functional copy with the same weights and layer names, without sub-models, in float32; itself if it is such.
+    """A flat functional copy in float32 with the same weights and layer names; `model` itself if it is flat.
 
-    Args:
-        model: Functional or Sequential, of one input; it is left as it is.
-        prepare: Becomes the beginning of the graph; the input is then what `prepare` takes, of the same shape.
-
-    Raises:
-        ValueError: Layers of different sub-models share a name.
+    `model` is functional or Sequential with one input; `prepare` is applied to the input before the first layer. Raises
+    ValueError if layers of different sub-models share a name.
     """
     if prepare is None and all(
         not isinstance(layer, keras.Model) and layer.compute_dtype == "float32" for layer in model.layers
@@ -101,7 +97,7 @@ def flat_model(
                 x = call(layer, x)
             return x
         if isinstance(operation, keras.Model):
-            return _walked(operation, image, inputs[0], call)
+            return _apply(operation, image, inputs[0], call)
         is_layer = isinstance(operation, keras.Layer)
         if id(operation) not in copies:
             config = operation.get_config()
@@ -110,60 +106,58 @@ def flat_model(
         if is_layer:
             copies[id(operation)].set_weights(operation.get_weights())
             if isinstance(operation, keras.layers.Normalization):
-                copies[id(operation)].finalize_state()  # else it computes with what it was built with
+                copies[id(operation)].finalize_state()  # otherwise it uses its initial state
         return output
 
     return keras.Model(image, call(model, prepare(image) if prepare else image), name=model.name)
 
 
-def _walked(
+def _apply(
     model: keras.Model, image: keras.KerasTensor, tensor: keras.KerasTensor, call: Callable
 ) -> keras.KerasTensor:
-    """The output of a functional model for `tensor`, `call` standing for each of its operations.
+    """The output of a functional model for `tensor`, computed with `call` for each operation.
 
-    Keras walks from an input layer only: `image` goes in, and `tensor` takes its place wherever it arrives.
+    Keras traverses a graph from an input layer only, so `image` is passed and replaced by `tensor` at each call.
     """
 
-    def call_in_place(operation: keras.Operation, *inputs, **options):
-        placed = keras.tree.map_structure(lambda x: tensor if x is image else x, inputs)
-        return call(operation, *placed, **options)
+    def call_replaced(operation: keras.Operation, *inputs, **options):
+        replaced = keras.tree.map_structure(lambda x: tensor if x is image else x, inputs)
+        return call(operation, *replaced, **options)
 
-    # Some applications are models of a list of inputs.
+    # Some applications are models with a list of inputs.
     inputs = [image] if isinstance(model.input, list) else image
-    walked = keras.models.clone_model(
-        model, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call_in_place
+    clone = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call_replaced
     )
-    return walked.outputs[0]
+    return clone.outputs[0]
 
 
 class FeatureMaps:
-    """Gives the outputs of some layers of a network as maps, float32 (images, height, width, channels).
+    """Computes the outputs of layers as feature maps, float32 (images, height, width, channels).
 
-    Vectors are maps of one position, and sequences maps of one column. The network is run in float32, whatever
-    precision it was trained with, and never compiled with XLA; layers of sub-models are found like all others.
-
-    Args:
-        model: Functional; its input is a batch of images, (images, height, width, channels).
-        layers: Names of layers.
-        image_size: In pixels, where the model takes images of any size.
-
-    Raises:
-        UnknownNameError: No such layer.
-        SimilarityError: A layer whose output is not an array of 2 to 4 dimensions.
+    Vectors become maps of one position, sequences maps of one column. Tokens of a vision transformer become the map of
+    its patches; "cls" is its class token. The network, a functional model, runs in float32, whatever precision it was
+    trained with, and without XLA; `layers` may be in sub-models. Raises UnknownNameError for an unknown layer,
+    SimilarityError unless its output has 2 to 4 dimensions.
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[str], *, image_size: int | None = None):
         model = flat_model(model)
-        known = [layer.name for layer in model.layers]
-        wanted = []
+        known, before = [layer.name for layer in model.layers], tokens_before_patches(model)
+        known += [CLASS_TOKEN] * (before is not None)
+        wanted, tokens = [], {}
         for name in layers:
             if name not in known:
                 raise UnknownNameError("layer", name, known)
         for name in layers:
-            output = model.get_layer(name).output
+            output = model.get_layer("norm" if name == CLASS_TOKEN else name).output
+            if name == CLASS_TOKEN:
+                tokens[name] = (slice(0, 1), (1, 1))
+            elif grid := patch_grid(model, output):
+                tokens[name] = (slice(before, None), grid)
             if not isinstance(output, keras.KerasTensor) or not 2 <= len(output.shape) <= 4:
                 raise SimilarityError(
-                    f"{name}: expected a layer with one output of 2 to 4 dimensions, received "
+                    f"{name}: expected a layer with one output of 2 to 4 dimensions. Received: "
                     f"{getattr(output, 'shape', type(output).__name__)}. Leave it out of --layers."
                 )
             wanted.append(output)
@@ -176,27 +170,28 @@ class FeatureMaps:
             outputs = extractor(images, training=False)
             return [tf.cast(output, tf.float32) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
-        self._function, self._shapes = maps, {}
+        self._function, self._shapes, self._tokens = maps, {}, {}
         for name, output in zip(layers, maps.get_concrete_function().structured_outputs, strict=True):
             shape = output.shape[1:]
             if None in shape:
                 raise SimilarityError(
-                    f"{name}: expected a layer of known size, received {tuple(shape)}. Give --image-size."
+                    f"{name}: expected an output of known size. Received: {tuple(shape)}. Give --image-size."
                 )
             *positions, depth = shape
-            self._shapes[name] = (*(*positions, 1, 1)[:2], depth)
+            self._tokens[name], grid = tokens.get(name, (slice(None), (*positions, 1, 1)[:2]))
+            self._shapes[name] = (*grid, depth)
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Height and width of a layer's map."""
         return self._shapes[layer][:2]
 
     def width(self, layer: str) -> int:
-        """How many channels a layer has."""
+        """Number of channels of a layer."""
         return self._shapes[layer][2]
 
     @property
     def batch_size(self) -> int:
-        """So many images that their maps fit into a quarter of a gigabyte; results do not depend on it."""
+        """The number of images whose maps fit into a quarter of a gigabyte; results do not depend on it."""
         size = 4 * sum(int(np.prod(shape)) for shape in self._shapes.values())
         return int(np.clip(_MAP_BYTES // size, 1, _LARGEST_BATCH))
 
@@ -205,14 +200,14 @@ class FeatureMaps:
         with _exact_float32():
             outputs = self._function(images)
         return {
-            name: tf.reshape(output, (-1, *self._shapes[name]))
-            for name, output in zip(self.layers, outputs, strict=True)
+            name: tf.reshape(output[:, tokens], (-1, *self._shapes[name]))
+            for (name, tokens), output in zip(self._tokens.items(), outputs, strict=True)
         }
 
 
 @contextmanager
 def _exact_float32() -> Iterator[None]:
-    """No TensorFloat-32, with which a GPU rounds the factors of a product to three digits."""
+    """Disable TensorFloat-32, which rounds the factors of products to three digits on a GPU."""
     switch = tf.config.experimental
     before = switch.tensor_float_32_execution_enabled()
     switch.enable_tensor_float_32_execution(False)

@@ -18,10 +18,10 @@ _BLOCKS = [f"convnext_tiny_stage_{stage}_block_{block}" for stage, n in enumerat
 def channel_scale(
     operation: "keras.Operation", inputs: tuple["keras.KerasTensor"], *, name: str, dtype: str
 ) -> "keras.KerasTensor":
-    """One learned factor per channel, in place of the application's own `LayerScale`.
+    """One learned factor per channel as a 1×1 depthwise convolution, in place of the application's own `LayerScale`.
 
-    A 1×1 depthwise convolution is the public layer that does this at full speed (an einsum is ten
-    times slower). Its kernel is (1, 1, channels, 1) where `LayerScale` keeps (channels,).
+    It is the fastest public layer for this (an einsum is ten times slower). Its kernel is (1, 1, channels, 1), that of
+    `LayerScale` (channels,).
     """
     from keras import initializers, layers
 
@@ -33,7 +33,7 @@ def channel_scale(
 def residual_sum(
     operation: "keras.Operation", inputs: tuple["keras.KerasTensor", ...], *, name: str, dtype: str
 ) -> "keras.KerasTensor":
-    """The sum that ends a block, as a layer named after the block instead of an unnamed operation."""
+    """The sum at the end of a block, as a layer named after the block."""
     from keras import layers
 
     block = int(name.removeprefix("add").removeprefix("_") or 0)

@@ -1,11 +1,12 @@
-"""The networks by name, and the stages of each: the ground that freezing, transfusion and analysis stand on.
+"""The networks by name, and their stages, on which freezing, transfer and analysis are based.
 
-To add a network, write a `Backbone` in the module of its family, name it in `BACKBONES`, and append its line to
-`layers.txt`; the contract test prints that line.
+To add a network, write a `Backbone` in the module of its family, add it to `BACKBONES`, and append its line to
+`layers.txt`, which the contract test prints.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,46 +31,55 @@ BACKBONES = Table(
         "cbr_tiny_wide": "radtransfer.models.cbr:CBR_TINY_WIDE",
         "efficientnet_v2_b0": "radtransfer.models.applications:EFFICIENTNET_V2_B0",
         "convnext_tiny": "radtransfer.models.applications:CONVNEXT_TINY",
+        "vit_tiny_16": "radtransfer.models.vit:VIT_TINY_16",
+        "vit_small_16": "radtransfer.models.vit:VIT_SMALL_16",
+        "vit_base_16": "radtransfer.models.vit:VIT_BASE_16",
+        "vit_large_16": "radtransfer.models.vit:VIT_LARGE_16",
+        "vit_small_14": "radtransfer.models.vit:VIT_SMALL_14",
+        "vit_base_14": "radtransfer.models.vit:VIT_BASE_14",
+        "vit_large_14": "radtransfer.models.vit:VIT_LARGE_14",
     },
 )
-"""Name to `Backbone`; a spec is imported when it is asked for, and none imports TensorFlow."""
+"""Name to `Backbone`; a spec is imported when it is used, and none imports TensorFlow."""
 
 HEAD = "head"
-"""Where layers belong that come after the last stage."""
+"""The stage of layers after the last stage of the backbone."""
 
 _LAYERS = Path(__file__).with_name("layers.txt")
-"""The layers of the networks, a line each, so that a name is looked up before a network is built."""
+"""The layers of each network, one line per network, to check names before a network is built."""
 
 _AROUND = ("image", "preprocessing", "avg_pool", "global_average_pooling2d", "head_dropout", "head", "probabilities")
-"""Layers of a classifier that are not its backbone's."""
+"""Layers of a classifier outside its backbone."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The spec of one network: an architecture with named stages, and nothing learned.
+    """The spec of a network: an architecture with named stages, without weights.
 
     Attributes:
         name: As in tables, files, YAML and on the command line.
-        build: `build(image, pooling)` gives a functional `keras.Model` from `image`, a symbolic
-            tensor of preprocessed images, float32 (batch, height, width, channels), to the last
-            feature map (`pooling` None) or to its average over positions ("avg"). Sequential parts
-            and auto-numbered layer names are fine: `build_architecture` flattens and renames them.
+        build: `build(image, pooling)` returns a functional `keras.Model` from `image`, a symbolic tensor of
+            preprocessed images, float32 (batch, height, width, channels), to the last feature map (`pooling` None) or
+            its average over positions ("avg"). Sequential parts and auto-numbered layer names are allowed, as
+            `build_architecture` flattens and renames them.
         stages: Stage name to the name of its last layer, in order from the input.
-        preprocessing: Mode that the network's ImageNet weights were trained with.
-        parameters: Weights with 3 input channels, without a head.
+        preprocessing: Mode of the network's ImageNet weights.
+        parameters: Number of weights with 3 input channels and without a head.
         minimum_size: Smallest image side in pixels.
-        batch_norm_momentum: Momentum that its batch-norm layers are built with; decides when moving
-            statistics are re-estimated. None for networks without batch norm.
+        batch_norm_momentum: Momentum of its batch-norm layers, which decides how long moving statistics are
+            re-estimated. None for networks without batch norm.
         description: One line for `radtransfer backbones`.
-        application: The class of `keras.applications` whose ImageNet weights fit it, if any.
-        paper_parameters: The parameters as the network's paper counts them, where that differs.
-        tail: Layers after the last stage's end that still belong to that stage.
-        build_slim: `build_slim(image, pooling, widths)` gives the same network with fewer channels;
-            `widths` names every stage and its fraction of the full width, in (0, 1]. Layer names and
-            their order are those of `build`, and so are the shapes up to the first narrower stage.
-            None for networks that are built at full width only.
-        replacements: Class name of an operation that is no public Keras layer to
-            `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public ones.
+        application: The class of `keras.applications` whose ImageNet weights fit, if any.
+        paper_parameters: The number of parameters in the paper, if it differs.
+        tail: Layers after the end of the last stage that belong to that stage.
+        build_slim: `build_slim(image, pooling, widths)` returns the same network with fewer channels; `widths` maps
+            every stage to its fraction of the full width, in (0, 1]. Layer names, their order, and the shapes up to the
+            first narrower stage are those of `build`. None for networks with full width only.
+        replacements: Class name of an operation that is not a public Keras layer to
+            `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public layers.
+        patch: Side of a patch in pixels, of a vision transformer, which is built for one image size, a multiple of it;
+            its layers give tokens (batch, tokens, channels).
+        options: Those of `build` that were set by `with_options`.
     """
 
     name: str
@@ -85,34 +95,43 @@ class Backbone:
     tail: tuple[str, ...] = ()
     build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
+    patch: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pretrained(self) -> bool:
         return self.application is not None
 
     def check_image_size(self, image_size: int | None) -> None:
-        """Raises ConfigError if images of `image_size` pixels are too small for it; None is any size."""
+        """Raise ConfigError if images of `image_size` pixels are too small; None is any size."""
         if image_size is not None and image_size < self.minimum_size:
             raise ConfigError(f"Image size {image_size} is too small for {self.name} (minimum {self.minimum_size}).")
+        if image_size is not None and self.patch is not None and image_size % self.patch:
+            near = sorted({max(1, image_size // self.patch + step) * self.patch for step in (0, 1)})
+            raise ConfigError(
+                f"{self.name} takes images whose side is a multiple of {self.patch}. Received: {image_size}. "
+                f"Use {' or '.join(map(str, near))}."
+            )
+
+    def with_options(self, **options: Any) -> "Backbone":
+        """The same network with other options of its `build`, as some weights ask for."""
+        return replace(self, build=partial(self.build, **options), options=options) if options else self
 
     def check_layer(self, name: str) -> None:
-        """Raises UnknownNameError if `name` is known to be neither a stage nor a layer.
-
-        A network that is not in `layers.txt` has to be built to know.
-        """
+        """Raise UnknownNameError if `name` is neither a stage nor a layer, as far as `layers.txt` has the network."""
         lines = (line.partition(": ") for line in _LAYERS.read_text(encoding="utf-8").splitlines())
         layers = next((names.split() for network, _, names in lines if network == self.name), None)
         if layers is not None and name not in (*self.stages, *layers, *_AROUND):
             raise self.unknown_layer(name, layers)
 
     def unknown_layer(self, name: str, layers: Iterable[str]) -> UnknownNameError:
-        """The error that `name` is neither a stage nor one of `layers`; it names the closest of both."""
-        # Without a close name the message lists all it is given: hundreds of layers would help nobody.
+        """The error that `name` is neither a stage nor one of `layers`, with the closest names."""
+        # Without a close name the message lists all known ones, so only the stages.
         known = [*self.stages, *close_matches(name, layers)]
         return UnknownNameError(f"stage or layer of {self.name}", name, known, see=f"radtransfer backbones {self.name}")
 
     def stage_end(self, stage: str) -> str:
-        """The last layer of `stage`; raises UnknownNameError if the network has no such stage."""
+        """The last layer of `stage`; raises UnknownNameError for an unknown stage."""
         if stage not in self.stages:
             see = f"radtransfer backbones {self.name}"
             raise UnknownNameError(f"stage of {self.name}", stage, self.stages, see=see)
@@ -120,7 +139,7 @@ class Backbone:
 
 
 def keras_application(name: str, **options: Any) -> Callable[["keras.KerasTensor", str | None], "keras.Model"]:
-    """The `build` of a network that is class `name` of `keras.applications`."""
+    """The `build` function of a network of `keras.applications`."""
 
     def build(image: "keras.KerasTensor", pooling: str | None) -> "keras.Model":
         from keras import applications
@@ -132,32 +151,33 @@ def keras_application(name: str, **options: Any) -> Callable[["keras.KerasTensor
 
 
 def narrowed(channels: int, fraction: float) -> int:
-    """`fraction` of `channels` to the nearest whole number (of two, the even one), and never less than 1."""
+    """`fraction` of `channels`, rounded half to even, at least 1."""
     return max(1, round(channels * fraction))
 
 
 def stage_widths(spec: Backbone, widths: Mapping[str, float]) -> dict[str, float]:
-    """The fraction of every stage of `spec`, in order; 1.0 where `widths` names none.
+    """The fraction of every stage of `spec`, in order; 1.0 for stages that are not in `widths`.
 
-    Raises:
-        UnknownNameError: `widths` names a stage that the network lacks.
-        ConfigError: A fraction is not in (0, 1], or the network cannot be slim.
+    Raises UnknownNameError for an unknown stage, ConfigError for a fraction outside (0, 1] or a network that cannot be
+    slim.
     """
     for stage, fraction in widths.items():
         spec.stage_end(stage)  # raises for an unknown stage
         if not isinstance(fraction, int | float) or not 0 < fraction <= 1:
-            raise ConfigError(f"The width of {stage} is a fraction above 0, at most 1. Received: {fraction!r}.")
+            raise ConfigError(f"Width of {stage}: expected a fraction above 0 and at most 1. Received: {fraction!r}.")
     if spec.build_slim is None and any(fraction < 1 for fraction in widths.values()):
         slim = ", ".join(name for name in BACKBONES if BACKBONES[name].build_slim)
-        raise ConfigError(f"{spec.name} cannot be slim: leave its stages at 1.0, or use one of {slim}.")
+        raise ConfigError(
+            f"{spec.name} has full width only. Set the widths of its stages to 1.0, or use one of {slim}."
+        )
     return {stage: float(widths.get(stage, 1.0)) for stage in spec.stages}
 
 
 def layer_stages(model: "keras.Model", spec: Backbone) -> dict[str, str]:
     """The stage of every layer of `model`, in the model's order.
 
-    A layer belongs to the first stage whose end depends on it; what no stage depends on (pooling,
-    dropout, classifier) is "head". Layers before the backbone, such as preprocessing, count as stem.
+    A layer belongs to the first stage whose end depends on it. Layers that no stage depends on (pooling, dropout,
+    classifier) are "head"; layers before the backbone, such as preprocessing, belong to the stem.
     """
     sources = layer_sources(model)
     stages: dict[str, str] = {}
@@ -168,24 +188,23 @@ def layer_stages(model: "keras.Model", spec: Backbone) -> dict[str, str]:
 
 
 def layer_sources(model: "keras.Model") -> dict[str, list[str]]:
-    """Each operation of the graph to those whose outputs it takes.
+    """Each operation of the graph to the operations whose outputs it takes.
 
-    Read from the config, the public form of the graph, which holds only the calls made in this model:
-    the same layers may also be part of another.
+    Read from the config, which contains only the calls in this model; the layers may also be part of others.
     """
-    return {entry["name"]: list(_origins(entry["inbound_nodes"])) for entry in model.get_config()["layers"]}
 
+    def origins(nodes: Any) -> Iterator[str]:
+        if isinstance(nodes, dict) and "keras_history" in nodes:
+            yield nodes["keras_history"][0]
+        elif isinstance(nodes, (dict, list, tuple)):
+            for part in nodes.values() if isinstance(nodes, dict) else nodes:
+                yield from origins(part)
 
-def _origins(nodes: Any) -> Iterator[str]:
-    if isinstance(nodes, dict) and "keras_history" in nodes:
-        yield nodes["keras_history"][0]
-    elif isinstance(nodes, (dict, list, tuple)):
-        for part in nodes.values() if isinstance(nodes, dict) else nodes:
-            yield from _origins(part)
+    return {entry["name"]: list(origins(entry["inbound_nodes"])) for entry in model.get_config()["layers"]}
 
 
 def _before(end: str, sources: Mapping[str, list[str]], *, known: Iterable[str] = ()) -> set[str]:
-    """`end` and all that it depends on, as far as that is not `known`, with all before it."""
+    """`end` and all operations that it depends on, without those in `known`."""
     found, pending = set(), [end]
     while pending:
         name = pending.pop()
@@ -196,7 +215,7 @@ def _before(end: str, sources: Mapping[str, list[str]], *, known: Iterable[str] 
 
 
 def resolve_layer(model: "keras.Model", spec: Backbone, name: str) -> str:
-    """The layer that `name` means: a stage means its last layer. Raises UnknownNameError, with the closest names."""
+    """The layer `name`, or the last layer of stage `name`; raises UnknownNameError with the closest names."""
     if name in spec.stages:
         return spec.stages[name]
     layers = [layer.name for layer in model.layers]
@@ -206,10 +225,7 @@ def resolve_layer(model: "keras.Model", spec: Backbone, name: str) -> str:
 
 
 def layers_up_to(model: "keras.Model", spec: Backbone, name: str) -> frozenset[str]:
-    """The layers of `model` up to and including `name`, a stage or a layer: all that its output depends on.
-
-    With a stage or a layer of a later stage, whole earlier stages are in it.
-    """
+    """The layers of `model` up to and including stage or layer `name`, with all of the earlier stages."""
     end, stages = resolve_layer(model, spec, name), layer_stages(model, spec)
     last = [*spec.stages, HEAD].index(name if name in spec.stages else stages[end])
     whole = [*spec.stages, HEAD][: last + (name in spec.stages)]
@@ -219,7 +235,7 @@ def layers_up_to(model: "keras.Model", spec: Backbone, name: str) -> frozenset[s
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage of a built model; the input is not among its `layers`, `output_shape` is without the batch."""
+    """One stage of a built model; `layers` without the input, `output_shape` without the batch."""
 
     name: str
     layers: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The CBR family: convolution, batch norm, ReLU, max-pool, repeated; much smaller than ImageNet networks.
+"""The CBR family: repeated convolution, batch norm, ReLU and max-pool; much smaller than ImageNet networks.
 
 References:
     Raghu, Zhang, Kleinberg, Bengio 2019, Transfusion (arXiv 1902.07208), Table 1 and Appendix A.
@@ -24,9 +24,9 @@ def build_cbr(
     channels: tuple[int, ...],
     last_pool: bool = True,
 ) -> "keras.Model":
-    """A CBR network with one block per entry of `channels`, of which `widths` takes a fraction by stage.
+    """A CBR network with one block per entry of `channels`, scaled by the `widths` of the stages.
 
-    The paper is silent about padding; ours is "same" throughout.
+    The paper does not specify the padding, which is "same" here.
     """
     from keras import Model, layers
 
@@ -62,11 +62,10 @@ def _spec(name: str, kernel: int, channels: tuple[int, ...], description: str, *
         stages=dict(zip(_stage_names(len(channels)), ends, strict=True)),
         preprocessing="torch",
         parameters=kernel**2 * 3 * channels[0] + later_kernels + 4 * sum(channels),
-        # Table 1 is, to the last digit, the kernels after the first plus a head of five classes
-        # without biases: neither the first convolution nor batch norm is counted.
+        # Table 1 counts exactly the kernels after the first, and a head of five classes without biases.
         paper_parameters=later_kernels + 5 * channels[-1],
         minimum_size=16,
-        # Keras' 0.99 leaves inference on the initial statistics for hundreds of steps.
+        # With Keras' 0.99, the initial statistics would affect inference for hundreds of steps.
         batch_norm_momentum=0.9,
         description=description,
     )
@@ -80,9 +79,9 @@ CBR_LARGE_W = _spec("cbr_large_w", 7, (64, 128, 256, 512), _LARGE_W)
 
 CBR_SMALL = _spec("cbr_small", 7, (32, 64, 128, 256), "CBR-Small: four 7×7 blocks (Transfusion)")
 
-# Appendix A prints 64-128-256-512 for CBR-Tiny, which contradicts Table 1 and "one twentieth of the
-# size" of ResNet50: `cbr_tiny` follows the table, `cbr_tiny_wide` the appendix.
+# Appendix A has 64-128-256-512 for CBR-Tiny, which contradicts Table 1 and "one twentieth of the size" of ResNet50:
+# `cbr_tiny` follows the table, `cbr_tiny_wide` the appendix.
 CBR_TINY = _spec("cbr_tiny", 5, (32, 64, 128, 256), "CBR-Tiny: four 5×5 blocks (Transfusion, Table 1)")
 
-_TINY_WIDE = "CBR-Tiny as Appendix A of Transfusion prints it: twice as wide"
+_TINY_WIDE = "CBR-Tiny as in Appendix A of Transfusion: twice as wide"
 CBR_TINY_WIDE = _spec("cbr_tiny_wide", 5, (64, 128, 256, 512), _TINY_WIDE)

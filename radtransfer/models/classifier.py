@@ -1,8 +1,7 @@
-"""The network that is trained and exported: RGB images 0–255 in, a probability per class out.
+"""The network that is trained and exported, from RGB images 0–255 to a probability per class.
 
-Where layers are frozen it is cut in two parts, of which only the second is trained. The trunk is what no trained weight
-comes before: it always runs in inference mode, no gradient enters it, and its output for an image never changes, so
-that it can be computed once and cached.
+If layers are frozen, it is cut into a trunk and the rest, which is trained. No trained layer comes before a layer of
+the trunk: it runs in inference mode without gradients, and its output for an image never changes and can be cached.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -20,19 +19,12 @@ from radtransfer.process import keras_defaults
 
 @dataclass(frozen=True)
 class Classifier:
-    """One flat functional graph, seen from three places.
+    """Three models of one flat functional graph."""
 
-    Attributes:
-        model: float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes).
-        logits: The same graph, ending before the activation.
-        backbone: The same graph, ending before the head: pooled features.
-        activation: "softmax" or "sigmoid".
-    """
-
-    model: keras.Model
-    logits: keras.Model
-    backbone: keras.Model
-    activation: str
+    model: keras.Model  # float32 RGB images 0–255, (batch, height, width, 3) → float32 probabilities (batch, classes)
+    logits: keras.Model  # the same up to the logits
+    backbone: keras.Model  # the same up to the pooled features
+    activation: str  # "softmax" or "sigmoid"
 
 
 @keras_defaults()
@@ -47,15 +39,12 @@ def build_classifier(
     precision: str = "float32",
     widths: Mapping[str, float] | None = None,
 ) -> Classifier:
-    """Preprocessing, backbone, dropout and a dense layer, in one graph.
+    """Preprocessing, backbone, dropout and a dense layer in one graph.
 
-    The graph is flat, as Grad-CAM, freezing and weight files of other tools expect it, and holds plain Keras layers
-    only, so that `keras.models.load_model` opens the saved model where this package is not installed. Preprocessing
-    and head are float32 whatever the `precision` of the layers between. `widths` is as of `build_architecture`.
-
-    Raises:
-        ConfigError: The images are too small for the network.
-        UnknownNameError: No such preprocessing.
+    The graph is flat, as Grad-CAM, freezing and weight files of other tools expect, and has only plain Keras layers, so
+    that `keras.models.load_model` opens the saved model without this package. Preprocessing and head are float32
+    whatever the `precision` of the backbone; `widths` is that of `build_architecture`. Raises ConfigError if the images
+    are too small, UnknownNameError for an unknown preprocessing.
     """
     features = build_architecture(
         spec,
@@ -78,22 +67,19 @@ def build_classifier(
 
 @dataclass(frozen=True)
 class Cut:
-    """The network up to its logits as two models that share its layers.
-
-    `trunk` takes images to the tensors that cross the cut, `rest` these tensors to logits.
-    """
+    """The network up to its logits as two models: `trunk` from images to features, `rest` from features to logits."""
 
     trunk: keras.Model
     rest: keras.Model
 
     def features(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """The tensors that cross the cut, (batch, …) each, in inference mode."""
+        """The tensors at the cut, each (batch, …), in inference mode."""
         features = self.trunk(images, training=False)
         return features if isinstance(features, list) else [features]  # Keras unpacks a list of one
 
     @cached_property
     def traced_features(self) -> Callable[[tf.Tensor], list[tf.Tensor]]:
-        """`features`, traced once for all batches of a size."""
+        """`features`, traced once per batch size."""
         return tf.function(self.features)
 
     def logits(self, features: list[tf.Tensor], *, training: bool) -> tf.Tensor:
@@ -101,12 +87,12 @@ class Cut:
 
 
 def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
-    """The network cut where freezing ends; None if no layer before the first trained one has weights.
+    """Cut the network where freezing ends; None if no layer before the first trained one has weights.
 
-    `frozen` names the layers that do not train. Those behind a trained layer are frozen, but not in the trunk.
+    `frozen` names the layers that do not train; those after a trained layer do not belong to the trunk.
     """
     sources, backbone = layer_sources(classifier.logits), {layer.name: layer for layer in classifier.backbone.layers}
-    # Frozen layers, and operations before them, that no trained weight comes before.
+    # The trunk: frozen layers and operations before them that do not depend on a trained layer.
     trained = {layer.name for layer in classifier.logits.layers if layer.weights and layer.name not in frozen}
     wanted, trunk = set(frozen), set()
     for name in reversed(sources):  # every operation comes after those it takes from
@@ -117,7 +103,7 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
             trunk.add(name)
     if not any(backbone[name].weights for name in trunk & backbone.keys()):
         return None
-    # Pooling and the like, which neither learn nor draw random numbers, join the trunk: what crosses the cut shrinks.
+    # Add following layers without variables, such as pooling, which make the features smaller.
     while len(users := _users(trunk, sources)) == 1 and users <= backbone.keys():
         (user,) = users
         if backbone[user].variables:
@@ -133,5 +119,5 @@ def cut_network(classifier: Classifier, frozen: Set[str]) -> Cut | None:
 
 
 def _users(names: set[str], sources: dict[str, list[str]]) -> set[str]:
-    """The operations, other than `names` themselves, that take what one of these gives."""
+    """The operations outside `names` that take an output of one of them."""
     return {user for user, before in sources.items() if not names.isdisjoint(before)} - names

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 _EPSILON = 1.001e-5
 _BOTTLENECK = 4
-"""Channels of a layer's 1×1 convolution over the growth rate, whatever the growth rate."""
+"""Channels of a layer's 1×1 convolution over the growth rate."""
 
 
 def build_slim_densenet121(
     image: "keras.KerasTensor", pooling: str | None, widths: Mapping[str, float]
 ) -> "keras.Model":
-    """DenseNet121 with a fraction of its growth rate of 32, and in the stem of its 64 channels.
+    """DenseNet121 with fractions of its growth rate of 32 and of the 64 channels of its stem.
 
-    The transitions before stage2 to stage4 still halve what they are given, so that a narrow stage puts out a little
-    more than its fraction: it also passes on what came before. At full width it is Keras' DenseNet121.
+    Transitions still halve their input, and a stage also passes on its input, so that a narrow stage has a little more
+    than its fraction of output channels. At full width it is Keras' DenseNet121.
     """
     from keras import Model, layers
 
@@ -37,7 +37,7 @@ def build_slim_densenet121(
             x = _transition(x, name=f"pool{number}")
         growth = narrowed(32, widths[f"stage{number}"])
         for block in range(1, blocks + 1):
-            x = _grown(x, growth, name=f"conv{number + 1}_block{block}")
+            x = _dense_layer(x, growth, name=f"conv{number + 1}_block{block}")
     x = layers.BatchNormalization(epsilon=_EPSILON, name="bn")(x)
     x = layers.Activation("relu", name="relu")(x)
     if pooling == "avg":
@@ -46,7 +46,7 @@ def build_slim_densenet121(
 
 
 def _norm_relu(x: "keras.KerasTensor", *, name: str) -> "keras.KerasTensor":
-    """Batch norm and ReLU, which stand before a convolution here."""
+    """Batch norm and ReLU, which precede a convolution in DenseNet."""
     from keras import layers
 
     x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
@@ -54,7 +54,7 @@ def _norm_relu(x: "keras.KerasTensor", *, name: str) -> "keras.KerasTensor":
 
 
 def _transition(x: "keras.KerasTensor", *, name: str) -> "keras.KerasTensor":
-    """Half the channels, whatever their number, and half the height and width."""
+    """Halve channels, height and width."""
     from keras import layers
 
     x = _norm_relu(x, name=name)
@@ -62,8 +62,8 @@ def _transition(x: "keras.KerasTensor", *, name: str) -> "keras.KerasTensor":
     return layers.AveragePooling2D(2, strides=2, name=f"{name}_pool")(x)
 
 
-def _grown(x: "keras.KerasTensor", growth: int, *, name: str) -> "keras.KerasTensor":
-    """`growth` channels, by two convolutions, beside all that came before."""
+def _dense_layer(x: "keras.KerasTensor", growth: int, *, name: str) -> "keras.KerasTensor":
+    """Append `growth` channels, computed by two convolutions, to `x`."""
     from keras import layers
 
     new = _norm_relu(x, name=f"{name}_0")

@@ -1,4 +1,4 @@
-"""InceptionV3 as Keras and as PyTorch build it, and InceptionResNetV2; also RadImageNet networks.
+"""InceptionV3 as Keras and as PyTorch build it, and InceptionResNetV2, which are also networks of RadImageNet.
 
 `inception_v3_torch` is for weights converted from torchvision and RadImageNet's `.pt`. Differs from `inception_v3`:
 batch norm has a scale, and the average pools count the padding around the image.
@@ -32,14 +32,14 @@ def build_inception_v3_torch(image: "keras.KerasTensor", pooling: str | None) ->
         x = _block_a(x, name, pool_channels)
     halve = partial(_convolution, kernel=(3, 3), stride=2, padding="valid")
     three = halve(x, "mixed3_branch3x3", 384)
-    double = halve(_row(x, "mixed3", *_DOUBLE_THREE[:2]), "mixed3_branch3x3dbl_3", 96)
+    double = halve(_sequence(x, "mixed3", *_DOUBLE_THREE[:2]), "mixed3_branch3x3dbl_3", 96)
     largest = layers.MaxPooling2D(3, strides=2, name="mixed3_pool")(x)
     x = layers.Concatenate(name="mixed3")([three, double, largest])
     for name, width in (("mixed4", 128), ("mixed5", 160), ("mixed6", 160), ("mixed7", 192)):
         x = _block_c(x, name, width)
-    three = halve(_row(x, "mixed8", ("branch3x3_1", 192, (1, 1))), "mixed8_branch3x3_2", 320)
+    three = halve(_sequence(x, "mixed8", ("branch3x3_1", 192, (1, 1))), "mixed8_branch3x3_2", 320)
     kernels = ((1, 1), (1, 7), (7, 1))
-    seven = _row(x, "mixed8", *((f"branch7x7x3_{n}", 192, kernel) for n, kernel in enumerate(kernels, start=1)))
+    seven = _sequence(x, "mixed8", *((f"branch7x7x3_{n}", 192, kernel) for n, kernel in enumerate(kernels, start=1)))
     seven = halve(seven, "mixed8_branch7x7x3_4", 192)
     largest = layers.MaxPooling2D(3, strides=2, name="mixed8_pool")(x)
     x = layers.Concatenate(name="mixed8")([three, seven, largest])
@@ -56,43 +56,45 @@ _DOUBLE_THREE = (("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)),
 def _block_a(x: "keras.KerasTensor", block: str, pool_channels: int) -> "keras.KerasTensor":
     from keras import layers
 
-    one = _row(x, block, ("branch1x1", 64, (1, 1)))
-    five = _row(x, block, ("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5)))
-    branches = [one, five, _row(x, block, *_DOUBLE_THREE), _averaged(x, block, pool_channels)]
+    one = _sequence(x, block, ("branch1x1", 64, (1, 1)))
+    five = _sequence(x, block, ("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5)))
+    branches = [one, five, _sequence(x, block, *_DOUBLE_THREE), _average_branch(x, block, pool_channels)]
     return layers.Concatenate(name=block)(branches)
 
 
 def _block_c(x: "keras.KerasTensor", block: str, width: int) -> "keras.KerasTensor":
     from keras import layers
 
-    one = _row(x, block, ("branch1x1", 192, (1, 1)))
+    one = _sequence(x, block, ("branch1x1", 192, (1, 1)))
     shapes = ((width, (1, 1)), (width, (1, 7)), (192, (7, 1)))
-    single = _row(x, block, *((f"branch7x7_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
+    single = _sequence(x, block, *((f"branch7x7_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
     shapes = ((width, (1, 1)), (width, (7, 1)), (width, (1, 7)), (width, (7, 1)), (192, (1, 7)))
-    double = _row(x, block, *((f"branch7x7dbl_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
-    return layers.Concatenate(name=block)([one, single, double, _averaged(x, block, 192)])
+    double = _sequence(x, block, *((f"branch7x7dbl_{number}", *shape) for number, shape in enumerate(shapes, start=1)))
+    return layers.Concatenate(name=block)([one, single, double, _average_branch(x, block, 192)])
 
 
 def _block_e(x: "keras.KerasTensor", block: str) -> "keras.KerasTensor":
     from keras import layers
 
-    branches = [_row(x, block, ("branch1x1", 320, (1, 1)))]
-    three = _row(x, block, ("branch3x3_1", 384, (1, 1)))
-    double = _row(x, block, ("branch3x3dbl_1", 448, (1, 1)), ("branch3x3dbl_2", 384, (3, 3)))
+    branches = [_sequence(x, block, ("branch1x1", 320, (1, 1)))]
+    three = _sequence(x, block, ("branch3x3_1", 384, (1, 1)))
+    double = _sequence(x, block, ("branch3x3dbl_1", 448, (1, 1)), ("branch3x3dbl_2", 384, (3, 3)))
     for start, name in ((three, "branch3x3_2"), (double, "branch3x3dbl_3")):
-        branches.append(_row(start, block, (f"{name}a", 384, (1, 3))))
-        branches.append(_row(start, block, (f"{name}b", 384, (3, 1))))
-    return layers.Concatenate(name=block)([*branches, _averaged(x, block, 192)])
+        branches.append(_sequence(start, block, (f"{name}a", 384, (1, 3))))
+        branches.append(_sequence(start, block, (f"{name}b", 384, (3, 1))))
+    return layers.Concatenate(name=block)([*branches, _average_branch(x, block, 192)])
 
 
-def _row(x: "keras.KerasTensor", block: str, *convolutions: tuple[str, int, tuple[int, int]]) -> "keras.KerasTensor":
-    """Convolutions one after the other, each by its name, channels and kernel."""
+def _sequence(
+    x: "keras.KerasTensor", block: str, *convolutions: tuple[str, int, tuple[int, int]]
+) -> "keras.KerasTensor":
+    """A sequence of convolutions, each given by name, channels and kernel."""
     for name, channels, kernel in convolutions:
         x = _convolution(x, f"{block}_{name}", channels, kernel)
     return x
 
 
-def _averaged(x: "keras.KerasTensor", block: str, channels: int) -> "keras.KerasTensor":
+def _average_branch(x: "keras.KerasTensor", block: str, channels: int) -> "keras.KerasTensor":
     from keras import layers
 
     x = layers.ZeroPadding2D(1, name=f"{block}_pool_pad")(x)

@@ -1,10 +1,10 @@
-"""Every variable of a layer by its path, also where the layer is made of other layers.
+"""Every variable of a layer by its path, including those of sub-layers.
 
     layer_variables(attention)["query/kernel"].variable
 
-A path names the layers on the way to a variable; a plain layer has `kernel` and `bias`. Numbers that Keras gives to
-unnamed layers (`dense_17`) count anew within the layer that holds them, so that a path does not depend on what was
-built before; of several with one name all but the first get a number. Each path is therefore of one variable.
+A path consists of the names of the sub-layers and the variable; a plain layer has `kernel` and `bias`. Numbers that
+Keras gives to unnamed layers (`dense_17`) are counted again within the containing layer, so that paths are unique and
+do not depend on models built before.
 """
 
 import re
@@ -22,8 +22,8 @@ from radtransfer.errors import ConfigError
 class LayerVariable:
     """A variable of a layer.
 
-    `owner` is the layer that created it: the layer itself, or one within it. `learned` says whether it trains where the
-    layer does; moving statistics do not.
+    `owner` is the layer or sub-layer that created it. `learned` is False for variables that never train, such as moving
+    statistics.
     """
 
     variable: keras.Variable
@@ -37,7 +37,7 @@ def layer_variables(layer: keras.Layer) -> dict[str, LayerVariable]:
     for path, part in parts.items():
         for variable in own_variables(part):
             known = owners.get(id(variable))
-            # A wrapper may hold what the layer within it created.
+            # A wrapper may list variables that its sub-layer created.
             if known is None or known == "" or path.startswith(f"{known}/"):
                 owners[id(variable)] = path
     grouped: dict[str, list[keras.Variable]] = defaultdict(list)
@@ -56,7 +56,7 @@ def layer_variables(layer: keras.Layer) -> dict[str, LayerVariable]:
 
 
 def model_variables(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
-    """`layer_variables` of every layer of `model`, by its name; what layers share is the first one's.
+    """Layer name to `layer_variables`; shared variables belong to the first layer.
 
     Raises ConfigError if the model has variables outside its layers.
     """
@@ -69,14 +69,14 @@ def model_variables(model: keras.Model) -> dict[str, dict[str, LayerVariable]]:
     outside = [variable.path for variable in model.weights if id(variable) not in seen]
     if outside:
         raise ConfigError(
-            f"{model.name} has variables outside its layers (first: {outside[0]}), which no transfer plan reaches. "
-            "Put them into a layer."
+            f"{model.name}: expected all variables in layers. Received: variables outside (first: {outside[0]}), which "
+            "a transfer plan cannot set. Put them into a layer."
         )
     return found
 
 
 def sub_layers(layer: keras.Layer) -> dict[str, keras.Layer]:
-    """Path to layer, of `layer` itself ("") and of every layer within it, each once."""
+    """Path to layer, for `layer` itself ("") and every layer inside it, each once."""
     found: dict[str, keras.Layer] = {}
 
     def visit(part: keras.Layer, path: str) -> None:
@@ -91,17 +91,17 @@ def sub_layers(layer: keras.Layer) -> dict[str, keras.Layer]:
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """What `layer` holds itself, in the order in which Keras saves it; a wrapper may hold another layer's as well."""
-    # Keras has no public list of the layers in a layer, nor of the variables that are its own.
+    """The variables of `layer` without those of sub-layers, in the order in which Keras saves them."""
+    # Keras has no public list of sub-layers, nor of a layer's own variables.
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def convolution_kernels(model: keras.Model) -> Iterator[tuple[str, int, keras.Variable]]:
-    """The kernels of all ordinary 2-D convolutions, in order: layer, place among the layer's weights, and kernel."""
+    """The kernels of all 2-D convolutions, in order: layer name, index in the layer's weights, and kernel."""
     for layer in model.layers:
-        for place, item in enumerate(layer_variables(layer).values()):
+        for index, item in enumerate(layer_variables(layer).values()):
             if isinstance(item.owner, keras.layers.Conv2D) and item.variable.name == "kernel":
-                yield layer.name, place, item.variable
+                yield layer.name, index, item.variable
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
@@ -111,39 +111,39 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """The config of a layer with another dtype policy, its own and that of every layer serialized within it."""
+    """The config of a layer with another dtype policy for it and every layer serialized inside it."""
 
-    def renewed(value: Any) -> Any:
+    def changed(value: Any) -> Any:
         if isinstance(value, list | tuple):
-            return type(value)(map(renewed, value))
+            return type(value)(map(changed, value))
         if not isinstance(value, dict):
             return value
         inner = value.get("config")
         if "class_name" in value and isinstance(inner, dict) and {"name", "dtype"} <= inner.keys():
             policy = "float32" if value["class_name"] == "InputLayer" else dtype
             return value | {"config": with_dtype(inner, policy)}
-        return {key: renewed(item) for key, item in value.items()}
+        return {key: changed(item) for key, item in value.items()}
 
-    return {key: renewed(value) for key, value in config.items()} | {"dtype": dtype}
+    return {key: changed(value) for key, value in config.items()} | {"dtype": dtype}
 
 
 def stable_names(things: Sequence[keras.Operation | keras.Variable]) -> list[str]:
-    """A name for each, which does not depend on numbers that Keras gave.
+    """Names that do not depend on Keras' global counter.
 
-    Keras numbers unnamed layers by a global count (`conv2d_94`); the stable name counts within `things` (`conv2d`), in
-    the order of creation, which gives the names of a fresh process.
+    Keras numbers unnamed layers across the process (`conv2d_94`); stable names count within `things` (`conv2d`), in the
+    order of creation, which gives the names of a new process.
     """
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for place, thing in enumerate(things):
+    for index, thing in enumerate(things):
         base, number = re.fullmatch(r"(.*?)(?:_(\d+))?", thing.name).groups()
-        chosen = re.sub("^(forward|backward)_", "", base).replace("_", "") != type(thing).__name__.lower()
-        numbered[thing.name if chosen else base].append((0 if chosen else int(number or 0), place))
+        is_named = re.sub("^(forward|backward)_", "", base).replace("_", "") != type(thing).__name__.lower()
+        numbered[thing.name if is_named else base].append((0 if is_named else int(number or 0), index))
     names, taken = [""] * len(things), set(numbered)
     for base, members in numbered.items():
-        for rank, (_, place) in enumerate(sorted(members)):
+        for rank, (_, index) in enumerate(sorted(members)):
             name = base
             while rank and name in taken:
                 name, rank = f"{base}_{rank}", rank + 1
             taken.add(name)
-            names[place] = name
+            names[index] = name
     return names

@@ -1,8 +1,8 @@
 """ResNet50, the network of both papers and of RadImageNet, as Keras and as PyTorch build it.
 
 `resnet50` is that of `keras.applications`, also slim. `resnet50_v1_5` is PyTorch's, for weights converted from
-torchvision and RadImageNet's `.pt`: where a stage halves the image, the 3×3 convolution strides, not the 1×1 before
-it; every convolution pads alike on all sides; no biases beside batch norm; epsilon 1e-5. Layer names are the same.
+torchvision and RadImageNet's `.pt`. Differences: the stride of a stage is in the 3×3 convolution, not in the 1×1 before
+it; padding is symmetric; no biases beside batch norm; epsilon 1e-5. Layer names are the same.
 
 References:
     He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition (arXiv 1512.03385), Figure 5.
@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 _CHANNELS = {"stem": 64, "stage1": 64, "stage2": 128, "stage3": 256, "stage4": 512}
 _BLOCKS = {"stage1": 3, "stage2": 4, "stage3": 6, "stage4": 3}
 _EXPANSION = 4
-"""Channels out of a bottleneck over the channels inside it, whatever the width."""
+"""Output channels of a bottleneck over its inner channels, at any width."""
 
 
 def build_resnet50(
     image: "keras.KerasTensor", pooling: str | None, widths: Mapping[str, float] | None = None, *, torch: bool = False
 ) -> "keras.Model":
-    """ResNet50 whose bottlenecks and stem have a fraction of their channels, as Keras or as PyTorch builds it.
-
-    What a stage puts out is exactly four times the width of its bottlenecks. At full width it is Keras' ResNet50.
-    """
+    """ResNet50, by default as in Keras, with `widths` as the fractions of the channels of stem and bottlenecks."""
     from keras import Model, layers
 
     width = {stage: narrowed(channels, (widths or {}).get(stage, 1.0)) for stage, channels in _CHANNELS.items()}
@@ -51,7 +48,7 @@ def build_resnet50(
 def _bottleneck(
     x: "keras.KerasTensor", width: int, *, stride: int, project: bool, name: str, torch: bool
 ) -> "keras.KerasTensor":
-    """1×1, 3×3, 1×1 convolutions beside a shortcut: `x` itself, or its projection by a 1×1 convolution."""
+    """1×1, 3×3 and 1×1 convolutions with a shortcut: `x` itself, or its projection by a 1×1 convolution."""
     from keras import layers
 
     convolution = partial(_convolution, torch=torch)

@@ -1,6 +1,7 @@
-"""`radtransfer weights check`: which preprocessing the batch-norm statistics of a file were collected with.
+"""`radtransfer weights check`: infers the preprocessing that the weights in a file were trained with.
 
-Each mode is tried on the user's images: what it gives every batch-norm layer is compared with what the layer remembers.
+Each mode is applied to the user's images, and the inputs of the batch-norm layers are compared with their stored
+statistics.
 """
 
 import tempfile
@@ -41,40 +42,35 @@ from radtransfer.process import Progress, keras_defaults, usable_cores
 if TYPE_CHECKING:
     import keras
 
-_FEWEST = 8
-"""Images below which nothing is said about their statistics."""
+_MIN_IMAGES = 8
+"""Minimum number of images."""
 
 _BATCH = 8
 _SAMPLES = 100
 """Bootstrap samples of the images."""
 
 _GREY = 0.5
-"""Mean difference between a pixel's colours up to which images count as grey, of 255; some carry a coloured mark."""
+"""Maximum mean difference between the colors of a pixel, of 255, in gray images, which may have a colored mark."""
 
 
 @dataclass(frozen=True)
 class ScaleCheck:
-    """The result for one network and one set of images.
-
-    Attributes:
-        brightness: Their mean, fraction of white.
-        contrast: Their standard deviation over pixels and images, fraction of white.
-        all_layers: Batch-norm layers of the network that were trained.
-        modes: The most probable first; one entry for modes that are the same for these images.
-    """
+    """The result for one network and one set of images."""
 
     images: int
     grey: bool
-    brightness: float
-    contrast: float
-    layers: int
-    all_layers: int
-    modes: tuple[ModeEvidence, ...]
+    brightness: float  # mean, fraction of white
+    contrast: float  # standard deviation over pixels and images, fraction of white
+    layers: int  # batch-norm layers compared
+    all_layers: int  # trained batch-norm layers
+    modes: tuple[ModeEvidence, ...]  # the most probable first; one entry for modes that are equal on these images
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class FileCheck:
+    """The result for a weights file, and the preprocessing that radtransfer would use."""
+
     file: str
     backbone: str
     image_size: int
@@ -93,15 +89,11 @@ def check_weights(
     ignore_lambda: bool = False,
     progress: Progress | None = None,
 ) -> FileCheck:
-    """Which preprocessing the weights in a file expect, as seen on images of the user.
+    """Infer the preprocessing that weights expect, from images of the user.
 
-    `weights` is a file, a name from `radtransfer weights list`, or RUN[/fold_K]. At most `images` images are looked at,
-    and `layers` batch-norm layers are compared, from the stem on. Of `config`, `data`, `images`, `model.image_size` and
-    the seed count.
-
-    Raises:
-        WeightsError: The file cannot be used, is none of the backbones, or takes images of other than three channels.
-        DataError: The table cannot be used, or too few images can be read.
+    `weights` is a file, a name from `radtransfer weights list`, or RUN[/fold_K]. At most `images` images are used, and
+    `layers` batch-norm layers are compared, starting at the stem. Of `config`, only `data`, `images`,
+    `model.image_size` and the seed matter.
     """
     progress = progress or Progress()
     if backbone is not None:
@@ -127,14 +119,14 @@ def check_weights(
 def check_network(
     model: "keras.Model", images: np.ndarray, *, layers: int = 12, seed: int = 0, progress: Progress | None = None
 ) -> ScaleCheck:
-    """Which mode the statistics that `model`, a backbone of preprocessed images, stores were collected with.
+    """Infer the mode that `model`, a backbone without preprocessing, was trained with.
 
     `images` are float32 (images, size, size, 3), RGB, 0–255; the first `layers` batch-norm layers are compared.
     """
     from keras.layers import BatchNormalization
 
     norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
-    # A layer that still holds means 0 and variances 1 was not trained.
+    # An untrained layer has means 0 and variances 1.
     trained = [
         norm
         for norm in norms
@@ -147,9 +139,9 @@ def check_network(
         modes, verdict = _compared(model, trained[:layers], images, contrast, grey, seed, progress or Progress())
     else:
         reason = (
-            "Its batch-norm layers hold means of 0 and variances of 1: they were never trained."
+            "Its batch-norm layers have means of 0 and variances of 1: they were never trained."
             if norms
-            else f"{model.name} has no batch-norm layers, so the file remembers nothing of its images."
+            else f"{model.name} has no batch-norm layers, so the file has no statistics of its training images."
         )
         modes, verdict = (), Verdict("undecided", (), reason)
     return ScaleCheck(
@@ -182,7 +174,7 @@ def _compared(
     scaled = images.astype(float) / 255
     colour = scaled.mean((0, 1, 2))
     _, pixels = sample_moments(scaled.mean((1, 2)), np.square(scaled).mean((1, 2)), weights)
-    # Of grey images, modes that differ only in the order of the colours are one.
+    # For gray images, modes that differ only in the order of the colors are equal.
     by_input: dict[tuple, list[str]] = {}
     for name, spec in MODES.items():
         by_input.setdefault((spec.scale, spec.mean, spec.std, None if grey else spec.order), []).append(name)
@@ -190,25 +182,25 @@ def _compared(
     evidence, implied, fits = [], [], []
     for done, group in enumerate(groups):
         before, total = done * len(images), len(groups) * len(images)
-        entering = _entering(network, images, group[0], progress, before=before, total=total)
+        inputs = _layer_inputs(network, images, group[0], progress, before=before, total=total)
         given = [
             sample_moments(mean, square, weights, epsilon=float(norm.epsilon))
-            for norm, (mean, square) in zip(norms, entering, strict=True)
+            for norm, (mean, square) in zip(norms, inputs, strict=True)
         ]
         fit = tuple(
-            layer_fit(norm.name, *remembered, moments)
-            for norm, remembered, moments in zip(norms, stored, given, strict=True)
+            layer_fit(norm.name, *statistics, moments)
+            for norm, statistics, moments in zip(norms, stored, given, strict=True)
         )
         for mode in group:
             response = _stem_response(stem, images.shape[1], mode)
             if response is None:
-                reason = "What the first batch norm is given is not a linear function of the image."
+                reason = "The input of the first batch norm is not a linear function of the image."
                 return (), Verdict("undecided", (), reason)
             samples = [
                 training_images(*stored[0], *response, variance, float(pixel.mean()))
                 for variance, pixel in zip(given[0][1], pixels, strict=True)
             ]
-            # How many units of the network full brightness is, for red, green and blue.
+            # The network input for full red, green and blue.
             scale = 255 * MODES[mode].scale / np.array(MODES[mode].std)
             scale = scale[::-1] if MODES[mode].order == "BGR" else scale
             evidence.append([log_evidence(sample, colour, contrast, scale) for sample in samples])
@@ -220,7 +212,7 @@ def _compared(
 
 
 def _moments_of(model: "keras.Model") -> Callable:
-    """Of images the mean and mean square over positions of each output of `model`, (images, channels), at inference."""
+    """A function of images and mode: mean and mean square over positions of each output, (images, channels)."""
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)
@@ -234,14 +226,14 @@ def _moments_of(model: "keras.Model") -> Callable:
     ]
 
 
-def _entering(
+def _layer_inputs(
     network: Callable, images: np.ndarray, mode: str, progress: Progress, *, before: int, total: int
 ) -> list[list[np.ndarray]]:
-    """Of each layer the mean and mean square of its inputs, float64 (images, channels)."""
+    """Mean and mean square of the inputs of each layer, float64 (images, channels)."""
     parts = []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
-        missing = _BATCH - len(batch)  # a batch of another size would be traced anew
+        missing = _BATCH - len(batch)  # padded, as a batch of another size would be traced again
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         parts.append([[part[: len(batch)] for part in pair] for pair in network(filled, mode)])
         progress.count("images compared", before + start + len(batch), total)
@@ -252,9 +244,9 @@ def _entering(
 
 
 def _stem_response(stem: Callable, size: int, mode: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """What a black image gives the first layer, (channels,), and full red, green and blue add, (channels, 3).
+    """The first layer's output for a black image, (channels,), and its increase by full colors, (channels, 3).
 
-    None unless a white image gives the sum of these.
+    None unless the output for a white image is their sum.
     """
     colours = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], np.float32) * 255
     ((means, _),) = stem(np.broadcast_to(colours[:, np.newaxis, np.newaxis], (5, size, size, 3)), mode)
@@ -275,15 +267,15 @@ def _evidence(
     best = misfits <= misfits.min(axis=0)
     found = []
     for group in groups:
-        places = [names.index(mode) for mode in group]
-        first = max(places, key=lambda place: shares[0, place])
-        together = shares[:, places].sum(axis=1)
-        low, high = np.quantile(together[1:], (0.05, 0.95))
+        indices = [names.index(mode) for mode in group]
+        first = max(indices, key=lambda index: shares[0, index])
+        total = shares[:, indices].sum(axis=1)
+        low, high = np.quantile(total[1:], (0.05, 0.95))
         found.append(
             ModeEvidence(
                 mode=names[first],
-                same_as=tuple(names[place] for place in places if place != first),
-                probability=float(together[1:].mean()),
+                same_as=tuple(names[index] for index in indices if index != first),
+                probability=float(total[1:].mean()),
                 low=float(low),
                 high=float(high),
                 training=implied[first],
@@ -296,7 +288,7 @@ def _evidence(
 
 
 def _pictures(table: ImageTable, config: Config, images: int, progress: Progress) -> np.ndarray:
-    """The images as the network sees them before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
+    """The resized images before preprocessing, float32 (images, size, size, 3), RGB, 0–255."""
     from radtransfer.images.pipeline import make_batches
 
     with tempfile.TemporaryDirectory() as folder:
@@ -309,9 +301,9 @@ def _pictures(table: ImageTable, config: Config, images: int, progress: Progress
         )
     for image in checked.bad:
         progress.note(f"{image.path} cannot be read and is left out ({image.reason})")
-    if len(checked.table) < _FEWEST:
+    if len(checked.table) < _MIN_IMAGES:
         raise ConfigError(
-            f"weights check needs at least {_FEWEST} images to know their statistics. Received: {len(checked.table)}."
+            f"weights check: expected at least {_MIN_IMAGES} readable images. Received: {len(checked.table)}."
         )
     batches = make_batches(
         checked.table.paths,

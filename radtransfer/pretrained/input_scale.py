@@ -1,10 +1,9 @@
-"""Which preprocessing a pretrained network expects, or that it cannot be told: the statistics of `weights check`.
+"""Infers which preprocessing a pretrained network expects, from batch-norm statistics: the method of `weights check`.
 
-The first convolution is linear, so the moving mean of the batch norm after it tells the mean colour of the training
-images, and the moving variance their contrast: in the scale of the network. Each preprocessing mode translates both
-into grey levels; a wrong one gives images that cannot be, or that are unlike any. A network can have been trained on
-images of another kind than the user's, so that nothing has to agree exactly: what is known beforehand about collections
-of images, and about the user's own, is written here as a density.
+The first convolution is linear, so the moving mean of the batch norm after it gives the mean color of the training
+images, and the moving variance their contrast, both in the scale of the network. Each preprocessing mode translates
+them into gray levels; a wrong mode implies impossible or implausible images. As the training images may differ from the
+user's, prior knowledge about collections of images, and about the user's own, enters as a probability density.
 """
 
 import math
@@ -15,41 +14,37 @@ from typing import Literal
 import numpy as np
 
 _COLOUR_SPREAD = 0.15
-"""Expected difference between the mean of a colour and mean grey, over datasets; fractions of white."""
+"""Expected difference between the mean of a color and mean gray, over datasets; fractions of white."""
 
+_CERTAIN = 0.95
+"""Probability from which a mode fits."""
 
-_SURE = 0.95
-"""Probability from which a mode is said to fit."""
+_LIKELY, _MAJORITY = 0.75, 0.75
+"""Probability from which a mode fits if it is also the best at this fraction of the layers."""
 
-_LIKELY = 0.75
-"""Probability from which a mode is said to fit if it also fits most layers best."""
-
-_MOST = 0.75
-"""Of the layers."""
-
-_FEWEST = 4
-"""Layers that can speak for or against a mode."""
+_MIN_LAYERS = 4
+"""Number of layers from which their fit counts."""
 
 _CONSIDERED = 0.02
-"""Probability from which a mode is named beside others."""
+"""Probability from which a mode is named among several."""
 
-_ALIKE = 0.4
-"""Probability, beforehand, that the training images were of the user's kind."""
+_SAME_KIND = 0.4
+"""Prior probability that the training images were of the same kind as the user's."""
 
 _BRIGHTNESS, _BRIGHTNESS_SPREAD = 0.42, 0.18
-"""Mean over collections of photographs, X-rays, ultrasound, CT and slides, and their spread; fractions of white."""
+"""Brightness of collections of photographs, X-rays, ultrasound, CT and slides: mean, spread; fractions of white."""
 
 _FILLING, _FILLING_SPREAD = math.log(0.5), 0.25
-"""Of the largest contrast that a mean brightness allows, how much collections have; natural logarithm."""
+"""Contrast of collections relative to the maximum at their brightness: mean and spread of the natural logarithm."""
 
 _WARMTH, _WARMTH_SPREAD = np.array([0.04, 0.04]), 0.08
-"""Red minus green and green minus blue in collections of colour photographs."""
+"""Red minus green and green minus blue in collections of color photographs, and their spread."""
 
 _DETAIL_ERROR = 0.15
-"""Of the logarithm of a contrast, since the images' fineness differs."""
+"""Error of the logarithm of a contrast, as images differ in fine detail."""
 
-_LEAST_CONTRAST = 0.02
-"""Of a collection with anything to see in it."""
+_MIN_CONTRAST = 0.02
+"""Minimum contrast of a collection of images."""
 
 _IMPOSSIBLE = -1e6
 
@@ -59,37 +54,23 @@ Moments = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class LayerFit:
-    """One layer in one mode, each the median over the layer's channels.
-
-    Attributes:
-        shift: Distance of the means, in standard deviations that the layer remembers.
-        spread: Standard deviation given, over the one remembered; 1 is the same.
-        misfit: Length of (shift, natural logarithm of spread), 0 is the same.
-        misfit_error: Its standard error over the choice of images.
-    """
+    """The fit of one layer in one mode; medians over the channels."""
 
     layer: str
-    shift: float
-    spread: float
-    misfit: float
-    misfit_error: float
+    shift: float  # distance of the means, in stored standard deviations
+    spread: float  # measured over stored standard deviation; 1 if equal
+    misfit: float  # length of (shift, natural logarithm of spread); 0 if equal
+    misfit_error: float  # standard error of `misfit` over the choice of images
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What the training images must have looked like.
+    """The training images that the statistics imply."""
 
-    Attributes:
-        colour: Mean red, green and blue, fractions of white.
-        colour_error: (3, 3), covariance of their error.
-        contrast: Standard deviation of their pixels, fraction of white.
-        contrast_error: Standard error of its logarithm.
-    """
-
-    colour: np.ndarray
-    colour_error: np.ndarray
-    contrast: float
-    contrast_error: float
+    colour: np.ndarray  # mean red, green and blue, fractions of white
+    colour_error: np.ndarray  # covariance of their error, (3, 3)
+    contrast: float  # standard deviation of the pixels, fraction of white
+    contrast_error: float  # standard error of its logarithm
 
     @property
     def brightness(self) -> float:
@@ -98,30 +79,22 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class ModeEvidence:
-    """All there is to say about one mode.
-
-    Attributes:
-        same_as: Modes that give the network the same input from these images.
-        probability: That the weights were trained with it or with one of `same_as`, among the modes known here.
-        low: 5th percentile of that probability over bootstrap samples of the images.
-        high: 95th percentile.
-        best_at: At how many layers no mode fits better.
-    """
+    """The evidence for one mode."""
 
     mode: str
-    same_as: tuple[str, ...]
-    probability: float
-    low: float
+    same_as: tuple[str, ...]  # modes that give the network the same input from these images
+    probability: float  # that the weights were trained with it or one of `same_as`, among the known modes
+    low: float  # 5th and 95th percentile of the probability over bootstrap samples of the images
     high: float
     training: TrainingImages
     possible: bool
     layers: tuple[LayerFit, ...]
-    best_at: int
+    best_at: int  # number of layers at which no mode fits better
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to tell the user: the mode that fits, or those that may, best first, and the reason in one sentence."""
+    """The result: the mode that fits, or those that may, best first, and the reason in one sentence."""
 
     certainty: Literal["fits", "undecided", "none"]
     modes: tuple[str, ...]
@@ -129,7 +102,7 @@ class Verdict:
 
 
 def layer_fit(name: str, mean: np.ndarray, variance: np.ndarray, given: Moments) -> LayerFit:
-    """Compare what layer `name` remembers, `mean` and `variance` (channels,), with what it is `given`."""
+    """Compare the stored statistics of layer `name`, `mean` and `variance` (channels,), with those of its input."""
     given_mean, given_variance = given
     shift = np.abs(given_mean - mean) / np.sqrt(variance)
     spread = 0.5 * np.log(given_variance / variance)
@@ -150,7 +123,7 @@ def sample_moments(mean: np.ndarray, square: np.ndarray, weights: np.ndarray, *,
 
 
 def bootstrap_weights(images: int, samples: int, seed: int) -> np.ndarray:
-    """(samples + 1, images): all images alike, then each sample's share of every image."""
+    """(samples + 1, images): equal weights, then the weight of every image in each sample."""
     rng = np.random.Generator(np.random.PCG64(seed))
     counts = rng.multinomial(images, np.full(images, 1 / images), size=samples) / images
     return np.vstack([np.full(images, 1 / images), counts])
@@ -164,80 +137,80 @@ def training_images(
     given: np.ndarray,
     pixel_variance: float,
 ) -> TrainingImages:
-    """The images whose statistics the first batch norm holds, if they came in the mode that it is given here.
+    """The training images that the first batch norm's statistics imply, if preprocessed in this mode.
 
     Args:
-        mean: (channels,), of the file.
-        variance: (channels,), of the file, the layer's epsilon added.
-        black: (channels,), the mean given for a black image.
-        gain: (channels, 3), what each colour, RGB, adds to it at full brightness.
-        given: (channels,), variance given for the user's images, the layer's epsilon added.
-        pixel_variance: Of the user's images, over pixels and images, mean of the colours; fractions of white.
+        mean: Stored in the file, (channels,).
+        variance: Stored in the file, (channels,), plus the layer's epsilon.
+        black: Mean input of the layer for a black image, (channels,).
+        gain: Increase of that mean by full red, green and blue, (channels, 3).
+        given: Variance of the input for the user's images, (channels,), plus the layer's epsilon.
+        pixel_variance: Of the user's images, mean over the colors; fractions of white.
     """
     deviation = np.sqrt(variance)
     colour, error = _mean_colour(gain / deviation[:, np.newaxis], (mean - black) / deviation)
     ratio = 0.5 * np.log(variance / given)
-    # 0 for a filter that only averages, more negative the more it cancels what is even.
+    # 0 for a filter that only averages, more negative the more it responds to fine detail.
     detail = 0.5 * np.log(np.maximum(gain.sum(axis=1) ** 2 * pixel_variance / given, 1e-6))
     contrast, contrast_error = _contrast(ratio, np.minimum(detail, 0.0))
     return TrainingImages(colour, error, float(np.sqrt(pixel_variance) * np.exp(contrast)), contrast_error)
 
 
 def log_evidence(implied: TrainingImages, yours: np.ndarray, contrast: float, scale: np.ndarray) -> float:
-    """Natural logarithm of the density of what the stem stores, up to a constant that all modes share.
+    """Natural logarithm of the density of the stored statistics, up to a constant that all modes share.
 
-    `yours` (3,) and `contrast` are the mean colour and standard deviation of the user's images, fractions of white;
-    `scale` (3,) is how many units of the network full brightness is in the mode, for red, green and blue.
+    `yours` (3,) and `contrast` are the mean color and standard deviation of the user's images, fractions of white;
+    `scale` (3,) is the network input for full red, green and blue in the mode.
     """
-    alike = math.log(_ALIKE) + _alike(implied, yours, contrast)
-    return float(np.logaddexp(alike, math.log(1 - _ALIKE) + _any(implied))) - float(np.log(scale).sum())
+    same = math.log(_SAME_KIND) + _density_of_same_kind(implied, yours, contrast)
+    other = math.log(1 - _SAME_KIND) + _density_of_any_kind(implied)
+    return float(np.logaddexp(same, other)) - float(np.log(scale).sum())
 
 
 def possible(implied: TrainingImages) -> bool:
-    """Whether there can be such images: not darker than black, brighter than white or of more than full contrast."""
+    """Whether such images can exist: between black and white, and with a possible contrast."""
     inside = 0.0 < implied.brightness < 1.0
     largest = math.sqrt(implied.brightness * (1 - implied.brightness)) if inside else 0.0
     spread = math.hypot(implied.contrast_error, _DETAIL_ERROR)
-    return inside and largest * math.exp(2 * spread) > implied.contrast > _LEAST_CONTRAST
+    return inside and largest * math.exp(2 * spread) > implied.contrast > _MIN_CONTRAST
 
 
 def probabilities(evidence: np.ndarray) -> np.ndarray:
-    """Of each mode, from logarithms of the density (samples, modes); the prior is uniform."""
+    """The probability of each mode, from logarithms of the density (samples, modes), with a uniform prior."""
     shares = np.exp(evidence - evidence.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
 def decide(modes: Sequence[ModeEvidence]) -> Verdict:
-    """Weigh `modes`, the most probable first."""
+    """The verdict on `modes`, given the most probable first."""
     best = modes[0]
     layers = len(best.layers)
     if not any(evidence.possible for evidence in modes):
         return Verdict(
             "none",
             (),
-            "Under no mode could the training images have looked as the first layer remembers them: the weights were "
-            "trained with another input scale, or their batch-norm statistics are not those of their training.",
+            "Every mode implies impossible training images: the weights were trained with another input scale, or "
+            "their batch-norm statistics were changed after training.",
         )
     if not best.possible:
-        return Verdict("undecided", _named(modes), "The most probable mode implies training images that cannot be.")
-    if best.probability < _SURE and not (best.probability >= _LIKELY and _leads(best, _MOST)):
+        return Verdict("undecided", _named(modes), "The most probable mode implies impossible training images.")
+    if best.probability < _CERTAIN and not (best.probability >= _LIKELY and _leads(best, _MAJORITY)):
         return Verdict(
             "undecided",
             _named(modes),
-            f"{' or '.join(_named(modes))}: the statistics of the first layer go with plausible training images "
-            "in each.",
+            f"{' or '.join(_named(modes))}: each implies plausible training images.",
         )
     rival = next((item for item in modes[1:] if _leads(item, 0.9)), None)
     if rival is not None:
         return Verdict(
             "undecided",
             (best.mode, rival.mode),
-            f"The first layer speaks for {best.mode}, but {rival.mode} fits {rival.best_at} of {layers} layers best.",
+            f"The first layer favors {best.mode}, but {rival.mode} fits {rival.best_at} of {layers} layers best.",
         )
     reason = (
-        "The other modes imply training images unlike any."
-        if best.probability >= _SURE
-        else f"The first layer speaks for it, and it fits {best.best_at} of {layers} layers best."
+        "The other modes imply implausible training images."
+        if best.probability >= _CERTAIN
+        else f"The first layer favors it, and it fits {best.best_at} of {layers} layers best."
     )
     return Verdict("fits", (best.mode, *best.same_as), reason)
 
@@ -247,11 +220,11 @@ def _named(modes: Sequence[ModeEvidence]) -> tuple[str, ...]:
 
 
 def _leads(mode: ModeEvidence, share: float) -> bool:
-    return len(mode.layers) >= _FEWEST and mode.best_at >= share * len(mode.layers)
+    return len(mode.layers) >= _MIN_LAYERS and mode.best_at >= share * len(mode.layers)
 
 
 def _mean_colour(design: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares over the channels, with a weak prior that colours are alike where the filters do not tell."""
+    """The mean color and its covariance: least squares over the channels, with a weak prior for gray."""
     grey = np.ones((3, 3)) / 3
     prior = (np.eye(3) - grey) / _COLOUR_SPREAD**2 + grey * 1e-9
     solve = lambda noise: np.linalg.inv(design.T @ design / noise + prior)  # noqa: E731
@@ -262,10 +235,7 @@ def _mean_colour(design: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _contrast(ratio: np.ndarray, detail: np.ndarray) -> tuple[float, float]:
-    """Logarithm of the contrast over the user's, and its error.
-
-    From the channels that see brightness rather than fine detail, whose share differs from domain to domain.
-    """
+    """The logarithm of the contrast over the user's, and its error, extrapolated to channels without fine detail."""
     design = np.column_stack([np.ones_like(detail), detail])
     prior = np.diag([1e-9, 1 / 0.3**2])
     weight = np.ones_like(ratio)
@@ -280,17 +250,18 @@ def _contrast(ratio: np.ndarray, detail: np.ndarray) -> tuple[float, float]:
     return float(coefficients[0]), float(np.sqrt(inverse[0, 0]))
 
 
-def _alike(implied: TrainingImages, yours: np.ndarray, contrast: float) -> float:
+def _density_of_same_kind(implied: TrainingImages, yours: np.ndarray, contrast: float) -> float:
+    """The logarithm of the density of images like the user's."""
     covariance = implied.colour_error + np.eye(3) * (0.02 * implied.contrast) ** 2 + 0.04**2 * np.ones((3, 3))
-    if float(np.ptp(yours)) >= 0.004:  # not grey
+    if float(np.ptp(yours)) >= 0.004:  # not gray
         covariance = covariance + np.eye(3) * 0.03**2
     spread = math.hypot(implied.contrast_error, _DETAIL_ERROR)
     colour, ratio = _normal(implied.colour - yours, covariance), implied.contrast / contrast
     return colour + (_IMPOSSIBLE if ratio <= 0 else -0.5 * (math.log(ratio) / spread) ** 2 - math.log(spread))
 
 
-def _any(implied: TrainingImages) -> float:
-    """The density of images of any kind, grey or in colour."""
+def _density_of_any_kind(implied: TrainingImages) -> float:
+    """The logarithm of the density of any images, in gray or color."""
     brightness = implied.brightness
     if implied.contrast <= 0:
         return _IMPOSSIBLE
@@ -298,7 +269,7 @@ def _any(implied: TrainingImages) -> float:
     largest = math.sqrt(inside * (1 - inside))
     filling = math.log(implied.contrast / largest)
     spread = math.hypot(implied.contrast_error, _DETAIL_ERROR)
-    # No collection has more contrast than black and white give: beyond it only an error of the estimate is left.
+    # A contrast beyond that of black and white can only be an error of the estimate.
     excess = max(filling, 0.0)
     contrast = -0.5 * ((filling - _FILLING) / math.hypot(spread, _FILLING_SPREAD)) ** 2 - 0.5 * (excess / spread) ** 2
     contrast -= math.log(math.hypot(spread, _FILLING_SPREAD))

@@ -1,11 +1,11 @@
-"""Gives a network the weights of a file: complete, or not at all.
+"""Loads the weights of a file into a network: all of them, or none.
 
-Which layer of the file belongs to which layer of the network is planned before anything is assigned. Names alone are
-never trusted. Keras numbers unnamed layers by a global count, so that `conv2d_1` of one file is `conv2d` of another;
-Keras' own loading by name then loads the wrong layer, or nothing, without a word. Here a pair needs the same arrays in
-the same shapes as well, and numbers only tell the order within a class.
+Layers of the file are matched with layers of the network before anything is assigned. Names alone are not trusted:
+Keras numbers unnamed layers by a global counter, so that `conv2d_1` in one file is `conv2d` in another, and loading by
+name in Keras then silently loads the wrong layer or nothing. Here a match also needs arrays of the same shapes, and
+numbers only give the order within a class.
 
-Which network a file is for is found by trying: it is the one whose every layer finds its weights.
+The network of a file is recognized by trying: it is the one for which every layer finds its weights.
 """
 
 import re
@@ -20,82 +20,69 @@ import numpy as np
 
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.vit import POSITIONS, resized_positions, tokens_before_patches
 from radtransfer.pretrained.read import SavedLayer, WeightFile, read_weight_file, sha256_of
 from radtransfer.pretrained.source import Certainty, WeightSource, fetch, resolve_weights
+from radtransfer.pretrained.torch_file import is_pytorch
 from radtransfer.process import keras_defaults
 
 if TYPE_CHECKING:
     import keras
 
 Arrays = tuple[np.ndarray, ...]
-"""Of one layer, float32, in the order of the layer's `weights`."""
+"""The weights of one layer, float32, in the order of the layer's `weights`."""
 
 Shape = tuple[int | None, ...]
 Pairs = dict[str, SavedLayer]
 T = TypeVar("T")
 
-_MOST_TRIED = 6
+_MAX_TRIED = 6
 """Networks that a file is compared with to recognize it."""
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights for every layer of one backbone.
-
-    Attributes:
-        extra: Layers of the file that are not the network's, such as a head.
-        changed: How many layers of the network had other values before.
-    """
+    """Weights for every layer of one backbone."""
 
     layers: dict[str, Arrays] = field(repr=False)
     source: WeightSource
     sha256: str
     preprocessing: str
-    preprocessing_sure: Certainty
-    extra: tuple[str, ...] = field(repr=False)
-    changed: int
+    preprocessing_origin: Certainty
+    extra: tuple[str, ...] = field(repr=False)  # layers of the file that the network does not have, such as a head
+    changed: int  # layers whose values differ from those in the network
 
 
 @dataclass(frozen=True)
 class Target:
-    """A layer that wants weights.
-
-    Attributes:
-        shapes: Path to shape, in the order of the layer's `weights`; None fits any length. The path is a leaf name,
-            such as "kernel", and "query/kernel" where there are layers within the layer.
-        parts: Of such a layer, the path of each layer within it to the paths of what that holds, in its own order.
-    """
+    """A layer of the network that needs weights."""
 
     name: str
     kind: str  # class in snake case
+    # Path, "kernel" or "query/kernel", to shape, in the order of the layer's `weights`; None fits any length.
     shapes: dict[str, Shape]
+    # In a layer with sub-layers, the path of each to the paths of its own variables, in order.
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def number(self) -> int | None:
-        """Its number, if Keras chose the name: conv2d is 0, conv2d_7 is 7."""
+        """The number of a name that Keras chose: conv2d is 0, conv2d_7 is 7."""
         found = re.fullmatch(rf"{re.escape(self.kind)}(?:_(\d+))?", self.name)
         return int(found[1] or 0) if found else None
 
 
 @dataclass(frozen=True)
 class Match:
-    """A plan.
+    """The weights in a file for the layers of a network."""
 
-    Attributes:
-        arrays: Layer of the network to its arrays.
-        extra: Layers of the file that are not the network's: a head, another sub-model.
-        by: What the pairs were found by; None without any.
-    """
-
-    arrays: dict[str, Arrays]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    by: Literal["name", "order"] | None
+    arrays: dict[str, Arrays]  # by layer of the network
+    missing: tuple[str, ...]  # layers of the network without weights in the file
+    extra: tuple[str, ...]  # layers of the file that the network does not have: a head, another sub-model
+    by: Literal["name", "order"] | None  # how the layers were matched; None if none were
 
     @property
     def channels(self) -> int:
-        """Of the images that the first convolution takes; three where none sees the image."""
+        """The input channels of the first convolution; 3 if there is none."""
         kernels = (arrays[0] for arrays in self.arrays.values())
         return next((kernel.shape[-2] for kernel in kernels if kernel.ndim == 4), 3)
 
@@ -120,7 +107,7 @@ def build_backbone(
 
     Raises:
         ConfigError: No such backbone, or the images are too small for it.
-        WeightsError: The weights are not found, not usable, or another network's.
+        WeightsError: The weights are not found, not usable, or of a different architecture.
 
     Example:
         >>> network = rt.build_backbone("cbr_tiny", weights="runs/first/fold_1", image_size=24)
@@ -129,11 +116,24 @@ def build_backbone(
     """
     from radtransfer.models.architecture import build_architecture
 
-    model = build_architecture(name, image_size=image_size, pooling=pooling, channels=channels)
     source = resolve_weights(weights, backbone=name)
+    spec = BACKBONES[name] if source is None else source.network(name)
+    model = build_architecture(spec, image_size=image_size, pooling=pooling, channels=channels)
     if source is not None:
         assign(model, load_pretrained(source, backbone=name, model=model).layers)
     return model
+
+
+def read_weights(path: Path, requested: str | None = None, *, ignore_lambda: bool = False) -> WeightFile:
+    """All weights in `path`, a Keras or PyTorch file; of the latter, those of the backbone that it holds.
+
+    Raises WeightsError, or WeightsMismatchError for a PyTorch file of an unknown network, or not of `requested`.
+    """
+    if path.is_file() and is_pytorch(path):
+        from radtransfer.pretrained.torch_weights import read_torch_weights
+
+        return read_torch_weights(path, requested)
+    return read_weight_file(path, ignore_lambda=ignore_lambda)
 
 
 @keras_defaults()
@@ -145,19 +145,15 @@ def load_pretrained(
     notify: Callable[[str], None] = lambda _: None,
     ignore_lambda: bool = False,
 ) -> PretrainedWeights:
-    """The weights of `source`, arranged for `model`, which is left as it is.
+    """The weights of `source` for `model`, the flat network `backbone`; `model` is not changed.
 
-    `model` is the network `backbone`, flat; layers of the file that it lacks are ignored. `notify` gets one sentence
-    before a download, and one about Lambda layers that were ignored.
-
-    Raises:
-        WeightsError: Not usable, or not downloadable.
-        WeightsMismatchError: They are of a different architecture, or only part of this one's.
+    `notify` gets a note before a download and about ignored Lambda layers. Raises WeightsError if the file cannot be
+    used, WeightsMismatchError if the weights are of a different architecture or incomplete.
     """
     fetch(source, notify)
-    file = read_weight_file(source.file, ignore_lambda=ignore_lambda)
-    if file.lambdas:
-        notify(file.lambda_note)
+    file = read_weights(source.file, backbone, ignore_lambda=ignore_lambda)
+    for note in (*file.notes, *([file.lambda_note] if file.lambdas else [])):
+        notify(note)
     match = _complete_match(file, backbone, model)
     changed = [
         name
@@ -165,30 +161,34 @@ def load_pretrained(
         if not all(map(np.array_equal, model.get_layer(name).get_weights(), arrays))
     ]
     mode, sure = source.preprocessing_for(backbone)
-    return PretrainedWeights(match.arrays, source, sha256_of(source.file), mode, sure, match.extra, len(changed))
+    return PretrainedWeights(
+        match.arrays, source, sha256_of(source.file), mode, sure, match.extra + file.left_out, len(changed)
+    )
 
 
 def assign(model: "keras.Model", layers: Mapping[str, Arrays]) -> None:
-    """Set the weights of the layers of `model`, or of a classifier around it, frozen or not."""
+    """Set the weights of layers by name, in `model` or in a classifier that contains it."""
     for name, arrays in layers.items():
         model.get_layer(name).set_weights(arrays)
 
 
 def match_network(file: WeightFile, backbone: str | None = None) -> tuple[str, Match]:
-    """The network in `file`, `backbone` or recognized, and the plan for all its layers, for images of three channels.
+    """The backbone in `file`, given or recognized, and a complete match for images of three channels.
 
     Raises:
-        WeightsMismatchError: It is of no known network, of another than `backbone`, or for other channels.
-        WeightsError: Its values are not finite.
+        WeightsMismatchError: The network is unknown, is not `backbone`, or takes other than three channels.
+        WeightsError: Values are not finite.
     """
     if backbone is not None:
         from radtransfer.models.architecture import build_architecture
 
-        return backbone, _complete_match(file, backbone, build_architecture(backbone, image_size=None, pooling=None))
+        spec = BACKBONES[backbone].with_options(**file.options)
+        model = build_architecture(spec, image_size=None, pooling=None)
+        return backbone, _complete_match(file, backbone, model, resize=False)
     found = recognize(file)
     if found is None:
         raise WeightsMismatchError(
-            f"{file.path} holds {len(file.layers)} weighted layers that are not those of a known backbone. "
+            f"{file.path} holds {len(file.layers)} layers with weights that do not match any known backbone. "
             "Name the network with --backbone to see what is missing."
         )
     if found[1].channels != 3:
@@ -198,28 +198,30 @@ def match_network(file: WeightFile, backbone: str | None = None) -> tuple[str, M
 
 
 def recognize(file: WeightFile) -> tuple[str, Match] | None:
-    """The backbone whose layers `file` holds, all of them, and the plan; or None."""
-    # A file holds its backbone and perhaps a head: the largest backbones it has room for come first.
-    # A stem for other than three channels changes the total by little.
-    fitting = [card for card in BACKBONES.values() if card.parameters <= file.parameters * 1.01]
+    """The backbone of which `file` has all layers, and the match; None if there is no such backbone."""
+    # Try the largest backbones first that have at most as many parameters as the file, which may contain a head;
+    # 1 % allows for a stem with other than three channels.
+    fitting = [spec for spec in BACKBONES.values() if spec.parameters <= file.parameters * 1.01]
+    fitting = sorted(fitting, key=lambda spec: -spec.parameters)[:_MAX_TRIED]
+    if file.backbone is not None:
+        fitting = [BACKBONES[file.backbone].with_options(**file.options)]
     if not fitting:
         return None
-    # Imported late: it brings TensorFlow.
-    from radtransfer.models.architecture import build_architecture
+    from radtransfer.models.architecture import build_architecture  # imports TensorFlow
 
-    for card in sorted(fitting, key=lambda card: -card.parameters)[:_MOST_TRIED]:
-        targets = weighted_layers(build_architecture(card, image_size=None, pooling=None))
+    for spec in fitting:
+        targets = with_any_positions(weighted_layers(build_architecture(spec, image_size=None, pooling=None)))
         match = match_layers(file, with_any_channels(targets))
         if not match.missing:
-            return card.name, match
+            return spec.name, match
     return None
 
 
 def match_layers(file: WeightFile, targets: Sequence[Target]) -> Match:
-    """The best plan to give `targets` the weights in `file`; look at `missing` before using it.
+    """The best match of `targets` with the layers in `file`; it may be incomplete, see `missing`.
 
     Each sub-model of the file is tried, the smallest first, so that a head with layers of the same kind does not
-    interfere; first by name, then by the order of the whole sequence of shapes.
+    interfere; each first by name, then by the order of all shapes.
     """
     whole = _with_composites(file.layers, targets)
     best: tuple[Pairs, Literal["name", "order"]] | None = None
@@ -239,7 +241,7 @@ def match_layers(file: WeightFile, targets: Sequence[Target]) -> Match:
 
 
 def weighted_layers(model: "keras.Model") -> tuple[Target, ...]:
-    """The layers of a flat model that hold weights, in the model's order."""
+    """The layers of a flat model that have weights, in the model's order."""
     from radtransfer.models.layers import layer_variables, own_variables, sub_layers
 
     targets = []
@@ -248,16 +250,17 @@ def weighted_layers(model: "keras.Model") -> tuple[Target, ...]:
         parts = {
             path: tuple(paths[id(item)] for item in own_variables(part)) for path, part in sub_layers(layer).items()
         }
-        held = {path: names for path, names in parts.items() if names}
+        parts = {path: names for path, names in parts.items() if names}
         shapes = {paths[id(weight)]: tuple(weight.shape) for weight in layer.weights}
-        # The class as Keras turns it into a layer's name: BatchNormalization is batch_normalization.
+        # Snake case as in the layer names of Keras: BatchNormalization is batch_normalization.
         kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)).lower()
-        targets += [Target(layer.name, kind, shapes, parts=held if any(held) else {})] if shapes else []
+        if shapes:
+            targets.append(Target(layer.name, kind, shapes, parts=parts if any(parts) else {}))
     return tuple(targets)
 
 
 def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """The same layers, the first convolution taking images of any number of channels."""
+    """The same layers, with a first convolution that fits any number of input channels."""
     firsts = ((target, *next(iter(target.shapes.items()))) for target in targets)
     stem, leaf, shape = next((first for first in firsts if len(first[2]) == 4), (None, "", ()))
     if stem is None:
@@ -267,28 +270,44 @@ def with_any_channels(targets: Sequence[Target]) -> tuple[Target, ...]:
     return tuple(open_stem if target is stem else target for target in targets)
 
 
-def _complete_match(file: WeightFile, backbone: str, model: "keras.Model") -> Match:
-    targets = weighted_layers(model)
+def with_any_positions(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The same layers, with a position table that fits any number of tokens, of a vision transformer."""
+    return tuple(
+        replace(target, shapes={leaf: (None, shape[1]) for leaf, shape in target.shapes.items()})
+        if target.name == POSITIONS
+        else target
+        for target in targets
+    )
+
+
+def _complete_match(file: WeightFile, backbone: str, model: "keras.Model", *, resize: bool = True) -> Match:
+    """All weights of `model`; its position table is resized to its image size, unless not `resize`."""
+    targets = with_any_positions(weighted_layers(model))
     match = match_layers(file, targets)
     if not match.missing:
         _check_finite(match, file.path)
+        if POSITIONS in match.arrays and resize:
+            (table,), layer = match.arrays[POSITIONS], model.get_layer(POSITIONS)
+            if len(table) != layer.input_dim:
+                table = resized_positions(table, rows=layer.input_dim, before=tokens_before_patches(model))
+                match = replace(match, arrays=match.arrays | {POSITIONS: (table,)})
         return match
     other_stem = match_layers(file, with_any_channels(targets))
     if not other_stem.missing:
         raise WeightsMismatchError(
             f"{file.path.name} holds {backbone} for images of {other_stem.channels} channels; "
-            f"the network is built for {model.inputs[0].shape[-1]}. Use weights for as many channels."
+            f"the network takes {model.inputs[0].shape[-1]}. Use weights for the same number of channels."
         )
-    holds = f"{file.path.name} holds {len(file.layers)} weighted layers"
-    needs = f"--backbone is {backbone} ({len(targets)} weighted layers)"
+    holds = f"{file.path.name} holds {len(file.layers)} layers with weights"
+    needs = f"--backbone is {backbone} ({len(targets)} layers with weights)"
     found = recognize(file)
     if found is not None:
         raise WeightsMismatchError(f"{holds} (looks like {found[0]}); {needs}. Use --backbone {found[0]}.")
     shapes = next(target.shapes for target in targets if target.name == match.missing[0])
     listed = ", ".join(leaf + " " + "×".join(map(str, shape)) for leaf, shape in shapes.items())
     raise WeightsMismatchError(
-        f"{holds} that are not those of a known backbone; {needs}. Nothing was loaded: {len(match.missing)} "
-        f"layers find no weights of their name and shape, first {match.missing[0]} ({listed})."
+        f"{holds} that do not match any known backbone; {needs}. Nothing was loaded: the file has no weights of "
+        f"matching name and shape for {len(match.missing)} layers, first {match.missing[0]} ({listed})."
     )
 
 
@@ -296,21 +315,21 @@ def _check_finite(match: Match, path: Path) -> None:
     bad = [name for name, arrays in match.arrays.items() if not all(np.isfinite(array).all() for array in arrays)]
     if bad:
         raise WeightsError(
-            f"{path} holds values that are not finite in {len(bad)} layers (first: {bad[0]}): "
+            f"{path} contains NaN or infinite values in {len(bad)} layers (first: {bad[0]}): "
             "its training diverged or the file is damaged. Use another checkpoint."
         )
 
 
 def _arranged(saved: SavedLayer, target: Target) -> Arrays | None:
-    """The arrays of `saved` in the order `target` wants, or None if they do not fit."""
+    """The arrays of `saved` in the order of `target`, or None if they do not fit."""
     arrays, shapes = saved.arrays, target.shapes
     if target.parts:
         arrays = _by_path(arrays, target)
     if len(arrays) != len(shapes):
         return None
     if len(arrays) == 1:
-        # The leaf of a layer with one array was renamed more than once (depthwise_kernel, Variable),
-        # and a channel scale is (n,) in Keras' own layer but (1, 1, n, 1) as a convolution.
+        # Keras versions name a single array differently (depthwise_kernel, Variable), and the scale of a channel is
+        # (n,) in Keras' own layer but (1, 1, n, 1) as a convolution.
         (array,), (shape,) = arrays.values(), shapes.values()
         if array.ndim == 1 and sorted(shape) == [*[1] * (len(shape) - 1), array.size]:
             array = array.reshape(shape)
@@ -328,16 +347,16 @@ def _arranged(saved: SavedLayer, target: Target) -> Arrays | None:
 
 
 def _by_path(arrays: dict[str, np.ndarray], target: Target) -> dict[str, np.ndarray]:
-    """The arrays of a layer that has layers within it, by the paths of `target`; none where these differ."""
+    """The arrays of a layer with sub-layers by the paths of `target`; empty if the paths differ."""
     if all(path.rpartition("/")[2].isdigit() for path in arrays):
-        held: dict[str, list[np.ndarray]] = defaultdict(list)
+        saved: dict[str, list[np.ndarray]] = defaultdict(list)
         for path in sorted(arrays, key=lambda path: int(path.rpartition("/")[2])):
-            held[path.rpartition("/")[0]].append(arrays[path])
-        ours, theirs = _by_rank(target.parts), _by_rank(held)
+            saved[path.rpartition("/")[0]].append(arrays[path])
+        ours, theirs = _by_rank(target.parts), _by_rank(saved)
         if {path: len(paths) for path, paths in ours.items()} != {path: len(given) for path, given in theirs.items()}:
             return {}
         return {leaf: array for path in ours for leaf, array in zip(ours[path], theirs[path], strict=True)}
-    # Keras leaves names out that stand around a model within a layer, or around the only layer within it.
+    # Keras omits the name of a model in a layer, and of a single sub-layer: match by the longest ending.
     ours, theirs = _by_rank({path: path for path in target.shapes}), _by_rank(arrays)
     ends = {path: [end for end in theirs if f"/{path}".endswith(f"/{end}")] for path in ours}
     longest = {path: max(found, key=len) for path, found in ends.items() if found}
@@ -346,25 +365,25 @@ def _by_path(arrays: dict[str, np.ndarray], target: Target) -> dict[str, np.ndar
 
 
 def _by_rank(paths: Mapping[str, T]) -> dict[str, T]:
-    """The same values, every numbered name in their paths replaced by its rank among those beside it."""
-    beside: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
+    """The same values, with the number of every name in the paths replaced by its rank among its siblings."""
+    siblings: dict[tuple[str, str], set[tuple[int, str]]] = defaultdict(set)
     for path in paths:
-        for before, name in _steps(path):
+        for parent, name in _steps(path):
             base, number = _base(name)
-            beside[before, base].add((number, name))
+            siblings[parent, base].add((number, name))
 
-    def ranked(before: str, name: str) -> str:
+    def ranked(parent: str, name: str) -> str:
         base, number = _base(name)
-        rank = sorted(beside[before, base]).index((number, name))
+        rank = sorted(siblings[parent, base]).index((number, name))
         return f"{base}_{rank}" if rank else base
 
-    return {"/".join(ranked(before, name) for before, name in _steps(path)): value for path, value in paths.items()}
+    return {"/".join(ranked(parent, name) for parent, name in _steps(path)): value for path, value in paths.items()}
 
 
 def _steps(path: str) -> Iterator[tuple[str, str]]:
-    """Each name of a path with the path before it."""
+    """Each name in a path with its parent path."""
     names = path.split("/")
-    return (("/".join(names[:place]), name) for place, name in enumerate(names))
+    return (("/".join(names[:i]), name) for i, name in enumerate(names))
 
 
 def _base(name: str) -> tuple[str, int]:
@@ -373,7 +392,7 @@ def _base(name: str) -> tuple[str, int]:
 
 
 def _with_composites(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> list[SavedLayer]:
-    """The layers of a file; those that stand in a layer of `targets` as that one layer, by path."""
+    """The layers of a file, with the sub-layers of a composite layer of `targets` joined to one layer."""
     layers, composite = list(layers), [target for target in targets if target.parts]
     if not composite:
         return layers
@@ -396,10 +415,9 @@ def _with_composites(layers: Sequence[SavedLayer], targets: Sequence[Target]) ->
 
 
 def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:
-    """The layers of each sub-model with all that is nested in it, the smallest sub-model first.
+    """The layers of each sub-model with everything nested in it, the smallest sub-model first.
 
-    A layer around a sub-model may carry a number that one of its own layers has too, and a shape that fits. So may
-    one within another layer: these are left out at first.
+    First without layers inside other layers, whose numbers and shapes may agree with those of a wrong layer.
     """
     members: dict[str, list[SavedLayer]] = {"": list(whole)}
     for layer in whole:
@@ -412,7 +430,7 @@ def _sub_models(whole: Sequence[SavedLayer]) -> list[list[SavedLayer]]:
 
 
 def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
-    """Pairs of the same name, slashes or not, and fitting arrays; unnamed layers by their rank in the class."""
+    """Match by name, with or without slashes, and fitting arrays; unnamed layers by their rank in their class."""
     numbered: dict[str, list[Target]] = defaultdict(list)
     for target in targets:
         if target.number is not None:
@@ -423,7 +441,7 @@ def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> P
     for layer in layers:
         scopes = layer.name.split("/")
         base, numbers = re.fullmatch(r"(.*?)((?:_\d+)*)", scopes[-1]).groups()
-        if base in numbered:  # conv2d_1_2, where TensorFlow numbered anew what had a number, is conv2d (1, 2)
+        if base in numbered:  # conv2d_1_2, a numbered name that TensorFlow numbered again, is conv2d (1, 2)
             counted[base].append((tuple(map(int, numbers.split("_")[1:])), layer))
             continue
         spellings = ("_".join(scopes[start:]) for start in range(len(scopes)))
@@ -437,7 +455,7 @@ def _pairs_by_name(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> P
 
 
 def _pairs_by_order(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
-    """Pairs of the same place in the sequence; within each class, where the file keeps no other order."""
+    """Match by position in the file; within each class, if the file keeps no order across classes."""
     if any(layer.kind is None for layer in layers):
         return _aligned(layers, targets)
     pairs: Pairs = {}
@@ -447,10 +465,7 @@ def _pairs_by_order(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> 
 
 
 def _aligned(layers: Sequence[SavedLayer], targets: Sequence[Target]) -> Pairs:
-    """The first unbroken run of layers that fits all targets in order, or nothing.
-
-    Layers of a head come after the backbone's, those of an adapter in front before them.
-    """
+    """Match the first consecutive layers that fit all targets in order; an adapter may precede, a head follow them."""
     for start in range(len(layers) - len(targets) + 1):
         run = layers[start : start + len(targets)]
         if all(_arranged(layer, target) is not None for layer, target in zip(run, targets, strict=True)):

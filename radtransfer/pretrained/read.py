@@ -1,22 +1,22 @@
-"""Reads weight files of any format that Keras writes, told by their content; says what another file is instead.
+"""Reads weight files of every format that Keras writes, recognized by content; names the type of any other file.
 
 legacy_h5       Keras 1–2, tf_keras and Keras 3: `save_weights("x.h5")` and `save("x.h5")`
     [model_weights/]                attribute layer_names, keras_version
         conv1_conv/                 attribute weight_names: ["conv1_conv/kernel:0", …]
             conv1_conv/kernel:0
         resnet50/                   a nested model is one group with the weights of all its layers,
-            conv1_conv/kernel:0     those that were trainable when it was saved before the others
+            conv1_conv/kernel:0     first of those that were trainable when it was saved
 weights_h5      `.weights.h5` of Keras 3 and tf_keras
     layers/
         conv2d/vars/0, 1 …              group: class and count; attribute name of vars: the layer's name
         functional/layers/conv2d/vars   a nested model
-        time_distributed/layer/vars     a layer within a layer
+        time_distributed/layer/vars     a layer in a layer
     optimizer/, metrics/, vars/         not read
 keras_archive   `.keras`: a zip of metadata.json, config.json and model.weights.h5, which is a weights_h5
 
-In legacy_h5 the order within a nested model depends on what was frozen; a layer's own order does not. In weights_h5
-tf_keras writes no names, and before 2.14 says `_layer_checkpoint_dependencies` for `layers`; the count is the layer's
-rank within its class, in the order of `model.layers`.
+In legacy_h5 the order of layers in a nested model depends on what was frozen; the order of weights in a layer does
+not. In weights_h5, tf_keras writes no names, and before 2.14 `_layer_checkpoint_dependencies` instead of `layers`; the
+count is the layer's rank in its class, in the order of `model.layers`.
 """
 
 import hashlib
@@ -51,25 +51,27 @@ DAMAGED = (
     *(OSError, KeyError, ValueError, TypeError, RuntimeError, SystemError, EOFError, NotImplementedError),
     *(AttributeError, struct.error, zipfile.BadZipFile, zlib.error),
 )
-"""What h5py, zipfile, json and struct raise on damaged or hostile files."""
+"""Errors of h5py, zipfile, json and struct on damaged or hostile files."""
 
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
 _NOT_THE_MODEL = ("optimizer", "metrics")
-_MOST_DEEP = 32
+_NETWORK = "radtransfer"
+"""Attribute of a `.weights.h5` that we converted."""
+_MAX_DEPTH = 32
 
-_AGAIN = "Download it again."
-_SAVE_AGAIN = "Where it is trusted, load it in PyTorch and torch.save its state dict again, then convert that."
+_DOWNLOAD_AGAIN = "Download it again."
+_SAVE_AGAIN = "If you trust it, load it in PyTorch, save its state dict again with torch.save, and convert that file."
 
-# The first bytes of files that are not weights, and what to say.
-_BEGINNINGS = (
+# The first bytes of files that are not weights, and the message.
+_SIGNATURES = (
     (
         rb"(?i)\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|\?xml)",
         "is an HTML page, not HDF5: {file}. Google Drive returns its virus-scan page for large files; "
         "download it in a browser or with gdown.",
     ),
     (rb"version https://git-lfs", 'is a Git LFS pointer, not the file itself: {file}. Run "git lfs pull".'),
-    (rb"\x80[\x02-\x05]", "is a pickle or old PyTorch file, never opened: {file}. " + _SAVE_AGAIN),
-    (rb".{257}ustar", "is a tar, as PyTorch wrote before 0.2, never opened: {file}. " + _SAVE_AGAIN),
+    (rb"\x80[\x02-\x05]", "is a pickle or old PyTorch file, which is never opened: {file}. " + _SAVE_AGAIN),
+    (rb".{257}ustar", "is a tar as written by PyTorch before 0.2, which is never opened: {file}. " + _SAVE_AGAIN),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "is compressed: {file}. Unpack it first."),
     (rb"Rar!|7z\xbc\xaf", "is a packed archive: {file}. Unpack it and pass the .h5 file in it."),
     (rb"\x93NUMPY", "is a NumPy array: {file}. Pass a Keras file (.h5, .weights.h5, .keras)."),
@@ -78,45 +80,40 @@ _BEGINNINGS = (
 
 @dataclass(frozen=True)
 class SavedLayer:
-    """One layer with weights, as a file holds it.
+    """A layer with weights in a file.
 
-    Attributes:
-        name: As saved; "" where the file keeps none.
-        arrays: Leaf name ("kernel", "moving_mean") to float array; "0", "1" … in the layer's own order
-            where the file keeps no leaf names. Of a layer with layers within it, path to array ("query/kernel").
-        part: Path of the sub-model, or layer, that it stands in, "" for the model itself.
-        outer: Names of the models and layers that it stands in, where the file keeps them.
-        within: Whether it is known to stand in another layer, not in a sub-model.
+    `arrays` maps variable names ("kernel"), or numbers ("0", "1" …) in files without names, to float arrays; paths
+    ("query/kernel") in a layer with sub-layers.
     """
 
-    name: str
+    name: str  # "" if the file has no names
     arrays: dict[str, np.ndarray]
-    part: str = ""
-    kind: str | None = None  # layer class in snake case ("conv2d"), where the file tells it
-    outer: tuple[str, ...] = ()
-    within: bool = False
+    part: str = ""  # path of the sub-model or layer that contains it, "" for the model itself
+    kind: str | None = None  # layer class in snake case ("conv2d"), if the file has it
+    outer: tuple[str, ...] = ()  # names of the models and layers that contain it, if the file has them
+    within: bool = False  # whether it is known to be inside another layer, not a sub-model
 
     @property
     def label(self) -> str:
-        """Its name in messages, unique within its file."""
+        """The name in messages, unique in the file."""
         return "/".join(piece for piece in (self.part, self.name) if piece)
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """All weights of one file.
-
-    Attributes:
-        layers: In the file's order; within one kind only, where `kind` is told.
-        lambdas: Names of its Lambda layers, whose effect is unknown.
-    """
+    """All weights of one file; the order of layers that have a `kind` is known only within that kind."""
 
     path: Path
     format: str
     layers: tuple[SavedLayer, ...] = field(repr=False)
     keras_version: str | None = None
     model_name: str | None = None
-    lambdas: tuple[str, ...] = ()
+    lambdas: tuple[str, ...] = ()  # names of Lambda layers, whose effect is unknown
+    backbone: str | None = None  # the network, if the file names it
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network's spec
+    preprocessing: str | None = None
+    left_out: tuple[str, ...] = ()  # names of other content of the file
+    notes: tuple[str, ...] = ()  # what was assumed or changed when it was read
 
     @property
     def parameters(self) -> int:
@@ -124,21 +121,19 @@ class WeightFile:
 
     @property
     def lambda_note(self) -> str:
-        """What the user should know of its Lambda layers; "" where there are none."""
+        """A note on Lambda layers for the user; "" if there are none."""
         if not self.lambdas:
             return ""
         shown = ", ".join(self.lambdas[:4]) + (", …" if len(self.lambdas) > 4 else "")
         layers = f"{len(self.lambdas)} Lambda layer" + ("s" if len(self.lambdas) > 1 else "")
-        return f"{self.path.name} holds {layers} ({shown}), ignored: the effect on the images is unknown"
+        return f"{self.path.name} holds {layers} ({shown}), ignored: their effect on the images is unknown"
 
 
 def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
-    """All weights in `path`. Nothing in it is executed or unpickled.
+    """Read all weights in `path` without executing or unpickling anything.
 
-    With `ignore_lambda`, the weights of a model with Lambda layers are read too, whose effect is then unknown.
-
-    Raises:
-        WeightsError: Not a weights file, damaged, or of a format that is not supported; says which.
+    With `ignore_lambda`, models with Lambda layers are read too. Raises WeightsError, with the reason, if the file is
+    damaged, not supported, or not a weights file.
     """
     check_content(path)
     with reading(path):
@@ -147,27 +142,39 @@ def read_weight_file(path: Path, *, ignore_lambda: bool = False) -> WeightFile:
             open_hdf5(path).close()
         found = _format_of(path, container)
         lambdas = lambdas_in(path, allowed=ignore_lambda)
-        file = replace(_read(path, found), lambdas=lambdas)
+        file = replace(_read(path, found), lambdas=lambdas, **(recorded_network(path) if found == "weights_h5" else {}))
         if not file.layers:
             raise WeightsError("holds a model without any weights. Save it again with its weights.")
         return file
 
 
+def record_network(path: Path, backbone: str, options: Mapping[str, Any], preprocessing: str | None) -> None:
+    """Write into a `.weights.h5` which network it is for, and what of its graph is not the backbone's default."""
+    with h5py.File(path, "a") as file:
+        network = {"backbone": backbone, "options": dict(options), "preprocessing": preprocessing}
+        file.attrs[_NETWORK] = json.dumps(network)
+
+
+def recorded_network(path: Path) -> dict[str, Any]:
+    """What `record_network` wrote; empty for files of other origin."""
+    with h5py.File(path) as file:
+        return json.loads(text(file.attrs[_NETWORK])) if _NETWORK in file.attrs else {}
+
+
 def check_is_weights(path: Path) -> None:
-    """Raises WeightsError if `path` is no weights file of any format; its arrays are not read."""
+    """Raise WeightsError if `path` is not a weights file; its arrays are not read."""
     check_content(path)
     with reading(path):
         _format_of(path, container_of(path))
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256, streamed."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def check_content(path: Path) -> None:
-    """Raises WeightsError if the first bytes show that `path` is no weights file."""
+    """Raise WeightsError if the first bytes show that `path` is not a weights file."""
     try:
         with path.open("rb") as handle:
             head = handle.read(1024)
@@ -176,35 +183,35 @@ def check_content(path: Path) -> None:
     except OSError as error:
         raise WeightsError(f"cannot read weights file {path}: {error.strerror}.") from None
     if not head:
-        raise WeightsError(f"weights file is empty (0 bytes): {path}. {_AGAIN}")
-    for beginning, message in _BEGINNINGS:
-        if re.match(beginning, head, flags=re.DOTALL):
+        raise WeightsError(f"weights file is empty (0 bytes): {path}. {_DOWNLOAD_AGAIN}")
+    for signature, message in _SIGNATURES:
+        if re.match(signature, head, flags=re.DOTALL):
             raise WeightsError("weights file " + message.format(file=f"{path} ({_size(path)})"))
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise WeightsError(f"weights file is truncated: {path} ({_size(path)}, a zip without end). {_AGAIN}")
+        raise WeightsError(f"weights file is truncated: {path} ({_size(path)}, a zip without end). {_DOWNLOAD_AGAIN}")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever is raised while `path` is read becomes a WeightsError that names it."""
+    """Turn errors in the block into a WeightsError that names `path`."""
     try:
         yield
     except WeightsError as error:
-        told = str(error)
-        raise WeightsError(told if str(path) in told else f"weights file {path} {told}") from None
+        message = str(error)
+        raise WeightsError(message if str(path) in message else f"weights file {path} {message}") from None
     except DAMAGED as error:
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes:
             found, whole = (int(size) / 1e6 for size in sizes.groups())
-            problem = f"weights file is truncated ({found:.1f} of {whole:.1f} MB): {path}. {_AGAIN}"
+            problem = f"weights file is truncated ({found:.1f} of {whole:.1f} MB): {path}. {_DOWNLOAD_AGAIN}"
         else:
             reason = str(error).strip("'\"") or type(error).__name__
-            problem = f"weights file is damaged: {path} ({_size(path)}; {reason}). {_AGAIN}"
+            problem = f"weights file is damaged: {path} ({_size(path)}; {reason}). {_DOWNLOAD_AGAIN}"
         raise WeightsError(problem) from None
 
 
-def numbers_of(stored: np.ndarray) -> np.ndarray:
-    """float32 of stored bfloat16, the upper half of a float32, of which NumPy has no type."""
+def bfloat16_to_float32(stored: np.ndarray) -> np.ndarray:
+    """NumPy has no bfloat16, which is the upper half of a float32."""
     return (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
@@ -245,10 +252,7 @@ def _read(path: Path, format: str) -> WeightFile:
 
 
 def _with_arrays(entries: Iterable[tuple[SavedLayer, Mapping[str, Any]]]) -> tuple[SavedLayer, ...]:
-    """The layers, each given without arrays and with its datasets by leaf name.
-
-    Integer datasets are no weights (states of random generators, step counts) and are left out.
-    """
+    """The layers with their float datasets as arrays; integers are states of random generators or step counts."""
     layers = []
     for layer, leaves in entries:
         arrays = {}
@@ -256,9 +260,9 @@ def _with_arrays(entries: Iterable[tuple[SavedLayer, Mapping[str, Any]]]) -> tup
             if not isinstance(dataset, h5py.Dataset):
                 raise WeightsError(f"holds {type(dataset).__name__.lower()} where an array should be.")
             if dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
-                arrays[leaf] = numbers_of(dataset[()])
+                arrays[leaf] = bfloat16_to_float32(dataset[()])
             elif dataset.dtype.kind == "f":
-                with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, which is reported
+                with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is reported later
                     arrays[leaf] = np.asarray(dataset[()], dtype=np.float32)
         if arrays:
             layers.append(replace(layer, arrays=arrays))
@@ -273,7 +277,7 @@ def _legacy_group(file: h5py.File) -> h5py.Group | None:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names; Keras splits it over attributes with numbers where HDF5's limit is reached."""
+    """A list of names; beyond HDF5's size limit Keras splits it into numbered attributes."""
     if attribute in group.attrs:
         return [text(name) for name in group.attrs[attribute]]
     chunks = takewhile(lambda chunk: chunk in group.attrs, (f"{attribute}{number}" for number in count()))
@@ -281,15 +285,14 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _legacy_layers(name: str, group: h5py.Group) -> list[tuple[SavedLayer, Mapping[str, Any]]]:
-    """The layers in one top-level group: itself, or those within it, of a nested model or of a layer."""
+    """The layers in a top-level group: one layer, or those in a nested model or layer."""
     owners: dict[str, dict[str, h5py.Dataset]] = defaultdict(dict)
     for weight in _names(group, "weight_names"):
         path = PurePosixPath(weight)
         leaf = path.name.partition(":")[0]
         owners[str(path.parent)][path.name if leaf in owners[str(path.parent)] else leaf] = group[weight]
     if len(owners) == 1:
-        # One owner is the layer itself. TensorFlow 1 may have numbered its weights anew, so the
-        # group's name is the better one.
+        # The layer itself. TensorFlow 1 may have renumbered its weights, so the name of the group is used.
         (leaves,) = owners.values()
         return [(SavedLayer(name, {}), leaves)]
     return [
@@ -308,14 +311,14 @@ def _entries(
     within: bool = False,
     depth: int = 0,
 ) -> Iterator[tuple[SavedLayer, Mapping[str, Any]]]:
-    """The layers in `group`, of a layer, a model or a list of layers.
+    """The layers in `group`, which belongs to a model, a layer or a list of layers.
 
-    `path` are the groups that it stands in, its own the last, but for those that hold the layers of a model; `names`
-    are the names of these models and layers, where the file stores every one (`named`). `layer` is False for the model
-    itself and for a list; `within` says whether it stands in another layer.
+    `path` are the groups down to this one, without those for the layers of a model; `names` are the names of these
+    models and layers, if the file stores them all (`named`). `layer` says whether the group is a layer, `within`
+    whether it is inside another layer.
     """
-    if depth > _MOST_DEEP:
-        raise WeightsError("nests its groups without end.")
+    if depth > _MAX_DEPTH:
+        raise WeightsError("nests its groups without end. Download it again.")
     for key in sorted(group, key=_natural):
         item = group[key]
         if not isinstance(item, h5py.Group) or (not path and key in _NOT_THE_MODEL):
@@ -331,7 +334,7 @@ def _entries(
         elif named and "vars" not in item:  # a list of layers in a layer
             yield from _entries(item, (*path, key), names, layer=layer, within=within, **state)
         else:
-            # Without a name, the group still tells one layer from another.
+            # Without a stored name, the group's key distinguishes the layers.
             name = text(_own(item).attrs.get("name", "")) or key
             yield from _entries(item, (*path, key), (*names, name), layer=True, within=layer, **state)
 
@@ -342,7 +345,7 @@ def _own(group: h5py.Group) -> h5py.Group:
 
 
 def _natural(name: str) -> tuple[str, int]:
-    """Sorts conv2d, conv2d_2, conv2d_10 by count, as no text order does."""
+    """A sort key that puts conv2d_2 before conv2d_10."""
     stem, number = re.fullmatch(r"(.*?)_?(\d*)", name).groups()
     return stem, int(number or 0)
 
@@ -355,7 +358,7 @@ def _json_entry(archive: zipfile.ZipFile, member: str, *keys: str) -> str | None
         for key in keys:
             value = value[key]
     except (KeyError, ValueError, TypeError):
-        return None  # only shown to the user, never needed
+        return None  # only shown to the user
     return str(value)
 
 

@@ -1,13 +1,13 @@
-"""What a model file may hold before zipfile, h5py or Keras read it. Nothing in a file is trusted, and nothing is run.
+"""Checks model files before zipfile, h5py or Keras read them. Nothing in a file is trusted, and nothing is run.
 
-Container   HDF5 or a zip, told by the bytes, the same for every reader; small enough for what it declares.
-HDF5        The HDF5 library loops without end on a text of size 0 in a global heap, where no signal and no limit
-            reaches it, and ends the process on an attribute that says it is a list of any length where its text begins.
+Container   HDF5 or a zip, recognized by its bytes, unambiguous for every reader, with a plausible declared size.
+HDF5        The HDF5 library hangs on a text of size 0 in a global heap, where no signal and no limit stops it, and
+            crashes on an attribute that declares a list of variable length where its text begins.
             https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, III.E, Global Heap, IV.A.2.d, Datatype.
-Model       A configuration names classes and functions by module and name, and Keras imports, makes and calls what it
-            names. Only what is on a list passes: the public layers, functions and other parts of the installed Keras,
-            and radtransfer's own initializers. The list is read from the text of Keras' lists of names; importing Keras
-            would import TensorFlow.
+Model       A configuration names classes and functions by module and name, and Keras imports, creates and calls them.
+            Only an allowlist passes: the public layers, functions and other parts of the installed Keras, and
+            radtransfer's own initializers. The list is read from the source of Keras, as importing Keras would import
+            TensorFlow.
 """
 
 import ast
@@ -34,37 +34,37 @@ MODEL_WEIGHTS = "model.weights.h5"
 """The HDF5 file in a `.keras` archive."""
 
 LARGEST_JSON = 64 * 2**20
-"""Bytes of a configuration that is read."""
+"""Maximum bytes of a configuration."""
 
-_MOST_COMPRESSED = 64
-"""How many times larger than its file the declared content may be; float weights compress to half."""
+_MAX_COMPRESSION = 64
+"""Maximum size of the declared content over that of the file; float weights compress to about half."""
 
-_MOST_DEEP, _MOST_OBJECTS = 64, 100_000
-"""Groups, one in the other, and groups and datasets of an HDF5 file."""
+_MAX_DEPTH, _MAX_OBJECTS = 64, 100_000
+"""Limits on nested groups and on groups and datasets in an HDF5 file."""
 
 _HEAP = re.compile(rb"GCOL\x01\0\0\0")
 _HEADER, _ALIGNMENT = 16, 8
-"""Bytes of the header of a heap and of each object in it, and what all sizes are rounded up to."""
+"""Bytes of the header of a heap and of each object in it; sizes are multiples of the alignment."""
 
 
 def container_of(path: Path) -> Literal["zip", "hdf5"] | None:
-    """The container of the file `path`, None if it is neither; raises WeightsError if it is both at once."""
+    """The container of the file, None if it is neither; raises WeightsError if it is both."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
-        members = []  # chance may write the four bytes of a zip's end
+        members = []  # weights may contain the four bytes of a zip's end by chance
     hdf5 = h5py.is_hdf5(path)
     if members and hdf5 and not _is_within(path, members):
         raise WeightsError(
-            f"{path} is an HDF5 file and a zip at once, and programs differ in which of the two they read. "
+            f"{path} is both an HDF5 file and a zip, and programs differ in which of the two they read. "
             "Nothing was read. Save the model again."
         )
     return "zip" if members else "hdf5" if hdf5 else None
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The zip in `path`; raises WeightsError if readers could differ about it, or it unpacks to far too much."""
+    """Open the zip `path`; raises WeightsError if it is ambiguous or declares far too much content."""
     archive = zipfile.ZipFile(path)
     members = archive.infolist()
     name, times = Counter(member.filename.casefold() for member in members).most_common(1)[0]
@@ -72,9 +72,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     if times > 1:
         problem = f"holds {name} {times} times, and programs differ in which one they read. Save the model again."
     elif min(member.header_offset for member in members):
-        problem = "is a zip with something in front of it. Save the model again."
-    elif declared > _MOST_COMPRESSED * path.stat().st_size + 2**20:
-        problem = f"declares {declared / 1e6:,.0f} MB, which cannot be. Nothing was unpacked. Download it again."
+        problem = "is a zip with other data in front of it. Save the model again."
+    elif declared > _MAX_COMPRESSION * path.stat().st_size + 2**20:
+        problem = f"declares {declared / 1e6:,.0f} MB, which is impossible. Nothing was unpacked. Download it again."
     else:
         return archive
     archive.close()
@@ -82,9 +82,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 
 def open_hdf5(source: Path | bytes) -> h5py.File:
-    """An HDF5 file, or the content of one, that the HDF5 library can read to its end and that names no other file.
+    """Open an HDF5 file, or the content of one, after checks that the HDF5 library can read it.
 
-    Raises WeightsError if it is damaged, refers to another file, or declares far more than it holds.
+    Raises WeightsError if it is damaged, refers to another file, or declares far more data than it contains.
     """
     if isinstance(source, bytes):
         check_heaps(source)
@@ -103,30 +103,30 @@ def open_hdf5(source: Path | bytes) -> h5py.File:
 
 
 def check_heaps(content: bytes | mmap.mmap) -> None:
-    """Raises WeightsError if the objects of a global heap do not lie one behind the other up to its end."""
+    """Raise WeightsError unless the objects of every global heap follow one another up to its end."""
     for found in _HEAP.finditer(content):
         start = found.start()
-        # Chance writes these eight bytes into weights once in many files; only sizes that could be of a heap count.
+        # Weights may contain these eight bytes by chance, so the sizes are checked as well.
         if start % _ALIGNMENT or start + _HEADER > len(content):
             continue
         (size,) = struct.unpack_from("<Q", content, start + 8)
         if not _HEADER <= size <= len(content) - start:
-            raise WeightsError("is damaged: a heap of its texts is cut off. Download it again.")
+            raise WeightsError("is damaged: a heap of texts is truncated. Download it again.")
         place = _HEADER
         while place + _HEADER <= size:
             number, _, _, length = struct.unpack_from("<HHIQ", content, start + place)
-            # Object 0 is what is free at the end, its own header counted.
+            # Object 0 is the free space at the end, including its header.
             step = length if number == 0 else _HEADER + -(-length // _ALIGNMENT) * _ALIGNMENT
             if step < _HEADER or place + step > size:
-                raise WeightsError("is damaged: a text in it is longer than what holds it. Download it again.")
+                raise WeightsError("is damaged: a text exceeds its heap. Download it again.")
             place += step
 
 
 def check_attributes(file: h5py.File) -> None:
-    """Look at every group and dataset, and read no attribute.
+    """Check every group and dataset without reading an attribute.
 
-    Raises WeightsError if an attribute is a list of any length, groups are nested too deeply, objects are too many, or
-    one stands in two places, so that walking over all places may never end.
+    Raises WeightsError if an attribute is a list of variable length, groups are nested too deeply or in a circle, or
+    there are too many objects.
     """
     waiting, seen = [(file.id, 0)], set()
     while waiting:
@@ -134,15 +134,15 @@ def check_attributes(file: h5py.File) -> None:
         place = h5py.h5o.get_info(item).addr
         if place in seen and not isinstance(item, h5py.h5g.GroupID):
             continue
-        if place in seen or depth > _MOST_DEEP:
+        if place in seen or depth > _MAX_DEPTH:
             raise WeightsError("nests its groups without end, or has one in two places. Download it again.")
-        if len(seen) >= _MOST_OBJECTS:
-            raise WeightsError(f"has more than {_MOST_OBJECTS:,} groups and datasets, which no weights file has.")
+        if len(seen) >= _MAX_OBJECTS:
+            raise WeightsError(f"has more than {_MAX_OBJECTS:,} groups and datasets, too many for a weights file.")
         seen.add(place)
         for number in range(h5py.h5a.get_num_attrs(item)):
             if h5py.h5a.open(item, index=number).get_type().get_class() == h5py.h5t.VLEN:
                 name = h5py.h5i.get_name(item).decode("utf-8", "replace")
-                raise WeightsError(f"is damaged: an attribute of {name} is no text. Download it again.")
+                raise WeightsError(f"is damaged: an attribute of {name} is not a text. Download it again.")
         if isinstance(item, h5py.h5f.FileID):
             item = h5py.h5g.open(item, b"/")
         if isinstance(item, h5py.h5g.GroupID):
@@ -155,9 +155,9 @@ def text(value: Any) -> str:
 
 
 def _check_self_contained(file: h5py.File, file_size: int) -> None:
-    """Raises WeightsError if a link or a dataset leads elsewhere, or more is declared than the file can hold."""
+    """Raise WeightsError if a link or dataset refers to another place, or far too much data is declared."""
     declared, links = 0, []
-    file.visititems_links(lambda name, link: links.append((name, link)))  # h5py cannot stand an exception in there
+    file.visititems_links(lambda name, link: links.append((name, link)))  # h5py allows no exception in the callback
     for name, link in links:
         if not isinstance(link, h5py.HardLink):
             where = "another file" if isinstance(link, h5py.ExternalLink) else "another place"
@@ -168,18 +168,19 @@ def _check_self_contained(file: h5py.File, file_size: int) -> None:
         if item.external or item.is_virtual:  # a dataset can name any file of the machine as its storage
             raise WeightsError(f"refers to another file for {item.name}; only self-contained files are read.")
         declared += item.nbytes
-    if declared > _MOST_COMPRESSED * file_size + 2**20:
+    if declared > _MAX_COMPRESSION * file_size + 2**20:
         raise WeightsError(
-            f"declares {declared / 1e6:,.0f} MB of weights in {file_size / 1e6:,.1f} MB, which cannot be. "
+            f"declares {declared / 1e6:,.0f} MB of weights in {file_size / 1e6:,.1f} MB, which is impossible. "
             "Nothing was read. Download it again."
         )
 
 
 def _is_within(path: Path, members: list[zipfile.ZipInfo]) -> bool:
-    """Whether the HDF5 that readers find in `path` is the stored weights, which happen to lie where they look."""
+    """Whether the HDF5 signature in the zip is that of its uncompressed model.weights.h5."""
     with _mapped(path) as content:
-        looked_at = (0, *(512 << power for power in range(64) if 512 << power < len(content)))
-        found = next((place for place in looked_at if content[place : place + 8] == b"\x89HDF\r\n\x1a\n"), None)
+        # The offsets at which HDF5 readers search the signature.
+        offsets = (0, *(512 << power for power in range(64) if 512 << power < len(content)))
+        found = next((offset for offset in offsets if content[offset : offset + 8] == b"\x89HDF\r\n\x1a\n"), None)
         for member in members:
             start = member.header_offset
             name, extra = (int.from_bytes(content[start + at : start + at + 2], "little") for at in (26, 28))
@@ -196,22 +197,22 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
 
 _LAMBDA = {"Lambda": "a Lambda layer", "__lambda__": "a Python function"}
 _CODE = _LAMBDA | {"TorchModuleWrapper": "a pickled PyTorch module"}
-"""Classes whose saved form is a program, and what to call them."""
+"""Classes whose saved form contains a program, and their names in messages."""
 
 _OTHER_PROGRAMS = {*_CODE, "TFSMLayer", "JaxLayer", "FlaxLayer"}
-"""Public layers that are whatever a file has them be."""
+"""Public layers that run a program from a file."""
 
 _CLASSES = (
     *("layers", "models", "initializers", "regularizers", "constraints", "quantizers", "dtype_policies", "random"),
-    *("losses", "metrics", "optimizers", "optimizers.schedules"),  # a model within a model may be compiled
+    *("losses", "metrics", "optimizers", "optimizers.schedules"),  # a nested model may be compiled
 )
 _FUNCTIONS = ("activations", "losses", "metrics", "ops")
-_ANY = ("get", "serialize", "deserialize", "Input")
-"""Public functions that make other things."""
+_FACTORIES = ("get", "serialize", "deserialize", "Input")
+"""Public functions that create other objects."""
 
 _VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
-_VALUES |= {"TensorShape", "__tuple__"}  # of Keras 2
-"""What Keras writes like classes, but reads as plain values."""
+_VALUES |= {"TensorShape", "__tuple__"}  # Keras 2
+"""Written by Keras like classes, but read as plain values."""
 
 _FILE_KEY = re.compile(
     r"(.*_)?(vocabulary|file|filepath|filename|fname|path|dir|directory|folder|url|uri|origin|asset)s?"
@@ -220,9 +221,9 @@ _FILE_VALUE = re.compile(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|[A-Za-z][\w+.-]*:/
 
 
 def lambdas_in(path: Path, *, allowed: bool) -> tuple[str, ...]:
-    """The names of the Lambda layers and functions in the model in `path`, of which the weights alone are wanted.
+    """The names of the Lambda layers and functions of the model in `path`, when only its weights are read.
 
-    Raises WeightsError if there are some and they are not `allowed`, or if it carries code of another kind.
+    Raises WeightsError if there are any and they are not `allowed`, or if the file carries other code.
     """
     found = []
     for part in _parts(_architecture(path)):
@@ -236,10 +237,10 @@ def lambdas_in(path: Path, *, allowed: bool) -> tuple[str, ...]:
 
 
 def check_is_plain_keras(path: Path) -> None:
-    """Raises WeightsError unless the model in `path` is made of nothing but what is on the list, without files."""
+    """Raise WeightsError unless the model in `path` consists of allowed parts only and names no files."""
     architecture = _architecture(path)
     if not isinstance(architecture, dict):
-        raise WeightsError(f"{path} is not a model that Keras can load: it holds no architecture that can be read.")
+        raise WeightsError(f"{path} is not a model that Keras can load: it holds no readable architecture.")
     for part in _parts(architecture):
         if "class_name" in part and not _is_listed(part):
             if str(part["class_name"]) in _CODE:
@@ -249,8 +250,8 @@ def check_is_plain_keras(path: Path) -> None:
             what = ".".join(str(value) for value in (part.get("module"), name) if value)
             what += "" if registered in (None, name) else f" (registered as {registered})"
             raise WeightsError(
-                f"{path} needs {what[:300]}, which is none of the layers, operations and functions of Keras that an "
-                "image network is made of; nothing was opened. Build the network in Python and compare it there."
+                f"{path} needs {what[:300]}, which is not one of the layers, operations and functions of Keras for "
+                "image networks; nothing was opened. Build the network in Python and compare it there."
             )
         for key, value in part.items():
             is_file = _FILE_KEY.fullmatch(key) is not None and isinstance(value, (str, dict)) and bool(value)
@@ -258,15 +259,12 @@ def check_is_plain_keras(path: Path) -> None:
                 shown = value if isinstance(value, str) else json.dumps(value)
                 raise WeightsError(
                     f"{path} names a file, {key}: {shown[:200]!r}, which no image network needs; nothing was opened. "
-                    "Save the model again with what the file holds."
+                    "Save the model again with the content of the file."
                 )
 
 
 def _architecture(path: Path) -> Any:
-    """The configuration that the file holds, as Keras reads it; None where there is none that can be read.
-
-    Without what the whole model was compiled with, which Keras is told not to read.
-    """
+    """The configuration of the model, without its compile configuration; None if there is no readable one."""
     try:
         if container_of(path) == "zip":
             with zipfile.ZipFile(path) as archive:
@@ -294,7 +292,7 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_listed(part: dict[str, Any]) -> bool:
-    """Whether Keras can find nothing but a listed class or function by the three names in `part`."""
+    """Whether the three names in `part` can only mean an allowed class or function to Keras."""
     name, module, registered = (part.get(key) for key in ("class_name", "module", "registered_name"))
     if not all(value is None or isinstance(value, str) for value in (name, module, registered)):
         return False
@@ -304,34 +302,34 @@ def _is_listed(part: dict[str, Any]) -> bool:
         function = part.get("config")
         return isinstance(function, str) and (module, function) in _functions() and registered in (None, function)
     package, _, own = (registered or name or "").partition(">")
-    if package == "radtransfer" and own:  # Keras looks among registered names first
+    if package == "radtransfer" and own:  # Keras looks up registered names first
         return name in (own, f"radtransfer>{own}") and (module or package).partition(".")[0] == package
     return (module, name) in _classes() and registered in (None, name)
 
 
 @cache
 def _classes() -> frozenset[tuple[str | None, str]]:
-    """The module and name of every class that is allowed; None for the module that old files leave out."""
+    """The module and name of every allowed class; the module is None in old files."""
     root = Path(importlib.util.find_spec("keras").origin).parent
     found = {pair for kind in _CLASSES for pair in _public(kind) if pair[1][0].isupper()}
     found |= {("keras", name) for module, name in _public("") if (module, name) in found}
     found.add(("keras.src.models.functional", "Functional"))
-    for kind in ("ops", "applications"):  # operations, and what Keras' own networks need beside public layers
+    for kind in ("ops", "applications"):  # operations, and private layers of Keras' own networks
         for file in (root / "src" / kind).glob("*.py"):
             names = re.findall(r"^class ([A-Za-z]\w*)\(", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             found |= {(f"keras.src.{kind}.{file.stem}", name) for name in names if not file.stem.endswith("_test")}
-    found = {pair for pair in found if pair[1] not in {*_OTHER_PROGRAMS, *_ANY}}
+    found = {pair for pair in found if pair[1] not in {*_OTHER_PROGRAMS, *_FACTORIES}}
     return frozenset(found | {(None, name) for module, name in found if not module.startswith("keras.src.ops.")})
 
 
 @cache
 def _functions() -> frozenset[tuple[str, str]]:
-    found = {pair for kind in _FUNCTIONS for pair in _public(kind) if pair[1] not in _ANY}
+    found = {pair for kind in _FUNCTIONS for pair in _public(kind) if pair[1] not in _FACTORIES}
     return frozenset(found | {("builtins", name) for _, name in found})
 
 
 def _public(kind: str) -> Iterator[tuple[str, str]]:
-    """What `keras.KIND` exports: (keras.KIND, name), and where that is defined and called."""
+    """The exports of `keras.KIND`: (keras.KIND, name), and the module and name of the definition."""
     root = Path(importlib.util.find_spec("keras").origin).parent
     file = root.joinpath(*kind.split("."), "__init__.py")
     for statement in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else ():
@@ -346,8 +344,9 @@ def _name(part: dict[str, Any]) -> str | None:
 
 def _carries(path: Path, part: dict[str, Any]) -> str:
     where = f" ({_name(part)!r})" if _name(part) else ""
-    take = ", or take them with --ignore-lambda (radtransfer weights convert)" if part["class_name"] in _LAMBDA else ""
+    extract = ", or extract them with radtransfer weights convert --ignore-lambda"
     return (
-        f"weights file {path} carries code, {_CODE[part['class_name']]}{where}, which is never run: whatever it did to "
-        f"the images would be lost. Where you trust the file, save its weights alone with save_weights{take}."
+        f"weights file {path} carries code, {_CODE[part['class_name']]}{where}, which is never run, so its effect on "
+        "the images would be lost. If you trust the file, save its weights alone with save_weights"
+        f"{extract if part['class_name'] in _LAMBDA else ''}."
     )

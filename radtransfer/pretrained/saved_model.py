@@ -1,13 +1,12 @@
-"""Whole models: opened, or read, only after a look at what they would have Keras or TensorFlow do.
+"""Opens or reads whole models after checking that they do nothing but compute.
 
-A `.keras` or HDF5 file is opened by Keras in safe mode. Of a SavedModel folder the variables are read from the
-checkpoint in it (variables/variables.index, .data-…: each variable by key, and its name, "conv1_conv/kernel"); the
-graph is not loaded for that.
+A `.keras` or HDF5 file is opened by Keras in safe mode. The weights of a SavedModel folder are read from its
+checkpoint (variables/variables.index, .data-…: each variable by key, and its name, "conv1_conv/kernel") without loading
+the graph.
 
-A graph is a program, and not all are networks. Loading restores variables, and may run functions; predicting runs
-others. TensorFlow has operations that read and write any file, call Python or other processes, wait, or end this one.
-So only operations that are known to compute, and that networks of images use, are let through; and those of the saver,
-where nothing but the saver can call them.
+A graph is a program. Loading it restores variables and may run functions; predicting runs others. TensorFlow has
+operations that read and write any file, call Python or other processes, wait, or end the process. Therefore only
+operations that compute and that image networks use are allowed, and those of the saver if only the saver can call them.
 """
 
 import json
@@ -34,11 +33,11 @@ _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NOT_THE_MODEL = ("optimizer", "adam", "sgd", "rmsprop", "iteration", "learning_rate", "seed_generator")
 
 _SAVER = re.compile(r"(DTensor|Distributed)?(Save|Restore)(V2|Slice|Slices)?|MergeV2Checkpoints")
-"""What keeps and restores variables, in files of any name."""
+"""Operations that save and restore variables in any file."""
 
 _COMPUTING = frozenset(files("radtransfer.pretrained").joinpath("operations.txt").read_text(encoding="utf-8").split())
-"""Operations that compute: on numbers, in sums, in matrices, in networks and their gradients; that lay out arrays, read
-and change images, draw at random, call functions, keep lists, variables and tables, and handle text."""
+"""Operations that only compute: arithmetic, matrices, networks and their gradients, array layout, images, random
+numbers, function calls, lists, variables, tables and text."""
 
 _REFUSED = {
     "runs Python": r".*PyFunc.*|_?XlaHostCompute.*",
@@ -56,9 +55,9 @@ _EFFECTS = {what: re.compile(pattern) for what, pattern in _REFUSED.items()}
 
 @keras_defaults()
 def open_model(path: Path) -> "keras.Model":
-    """The model in `path`, not compiled, opened by Keras in safe mode.
+    """Open the model in `path`, without compiling it, by Keras in safe mode.
 
-    Raises WeightsError if it is no model, damaged, or made of more than Keras' own layers and functions.
+    Raises WeightsError if it is not a model, is damaged, or has parts other than Keras' own layers and functions.
     """
     import keras
 
@@ -68,12 +67,12 @@ def open_model(path: Path) -> "keras.Model":
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
         raise
-    except Exception as error:  # Keras raises what it meets in a damaged file
+    except Exception as error:  # Keras raises errors of any type for a damaged file
         raise WeightsError(f"{path} is not a model that Keras can load: {_reason(error)}") from error
 
 
 def open_weights(model: "keras.Model", path: Path) -> None:
-    """Give `model` the weights in `path`; raises WeightsError if they are damaged, or of a different architecture."""
+    """Load the weights in `path`; raises WeightsError if they are damaged or of a different architecture."""
     _check_container(path)
     try:
         model.load_weights(path)
@@ -84,7 +83,7 @@ def open_weights(model: "keras.Model", path: Path) -> None:
 
 
 def layer_names(path: Path) -> tuple[str, ...]:
-    """The names of a model's layers, read without Keras; empty where the file does not tell."""
+    """The names of a model's layers, read without Keras; empty if the file does not have them."""
     try:
         with zipfile.ZipFile(path) as archive:
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
@@ -98,7 +97,7 @@ def is_saved_model(path: Path) -> bool:
 
 
 def read_saved_model(path: Path) -> WeightFile:
-    """All weights of the folder `path`; raises WeightsError if it is damaged, or names none of its variables."""
+    """All weights in the folder `path`; raises WeightsError if it is damaged or its variables have no names."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
@@ -111,7 +110,7 @@ def read_saved_model(path: Path) -> WeightFile:
         objects = TrackableObjectGraph()
         if _OBJECTS in shapes:
             objects.ParseFromString(checkpoint.get_tensor(_OBJECTS))
-        # The name of each variable, without ":0", to its keys in the checkpoint, in the order of the model.
+        # Variable name, without ":0", to its keys in the checkpoint, in the order of the model.
         keys: dict[str, list[str]] = {}
         for attribute in (attribute for node in objects.nodes for attribute in node.attributes):
             name, key = attribute.full_name.partition(":")[0], attribute.checkpoint_key
@@ -121,8 +120,8 @@ def read_saved_model(path: Path) -> WeightFile:
         declared = sum(4 * int(np.prod(shapes[key], dtype=float)) for of in keys.values() for key in of)
         if declared > 4 * stored + 2**20:
             raise WeightsError(
-                f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which cannot be. "
-                "Nothing was read."
+                f"{path} declares {declared / 1e6:,.0f} MB of weights in {stored / 1e6:,.1f} MB, which is impossible. "
+                "Nothing was read. Export it again."
             )
         read = {name: [np.asarray(checkpoint.get_tensor(key), np.float32) for key in of] for name, of in keys.items()}
     except (tf.errors.OpError, ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
@@ -131,7 +130,7 @@ def read_saved_model(path: Path) -> WeightFile:
     layers: dict[str, dict[str, np.ndarray]] = {}
     for name, (array, *others) in ((name, found) for name, found in read.items() if found):
         owner, _, leaf = name.rpartition("/")
-        # Where they differ, nobody can tell which of them is meant.
+        # Variables of one name that differ are ambiguous and left out.
         if all(np.array_equal(array, other, equal_nan=True) for other in others):
             layers.setdefault(owner, {})[leaf] = array
     if not layers:
@@ -140,7 +139,7 @@ def read_saved_model(path: Path) -> WeightFile:
 
 
 def check_graph(path: Path) -> None:
-    """Raises WeightsError unless the SavedModel in the folder `path` can be read and does nothing but compute."""
+    """Raise WeightsError unless the SavedModel in the folder `path` can be read and does nothing but compute."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tensorflow.python.framework import op_def_registry
@@ -151,44 +150,41 @@ def check_graph(path: Path) -> None:
     except (OSError, DecodeError) as error:
         raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: {error}") from None
     for graph in saved.meta_graphs:
-        saver, functions = _of_the_saver(graph), {item.signature.name for item in graph.graph_def.library.function}
-        names = ((function, name) for function, node in _nodes(graph) for name in _named(node))
-        for function, name in names:
-            what = None if name in functions else refusal(name)
-            if what is None or (function in saver and _SAVER.fullmatch(name)):
+        saver, functions = _saver_functions(graph), {item.signature.name for item in graph.graph_def.library.function}
+        calls = ((function, name) for function, node in _nodes(graph) for name in _called(node))
+        for function, name in calls:
+            effect = None if name in functions else refusal(name)
+            if effect is None or (function in saver and _SAVER.fullmatch(name)):
                 continue
             place = f"{name} in {function}" if function else name
             if op_def_registry.get(name) is None:
                 raise WeightsError(f"{path} is not a SavedModel that TensorFlow can load: no such operation, {place}.")
             raise WeightsError(
-                f"{path} holds an operation that {what} ({place}); nothing was loaded. Give the run, a .keras file, or "
-                "a SavedModel that radtransfer export wrote."
+                f"{path} holds an operation that {effect} ({place}); nothing was loaded. Give the run, a .keras file, "
+                "or a SavedModel written by radtransfer export."
             )
         taken = sorted(name for name in functions if op_def_registry.get(name) is not None)
         if taken:
-            raise WeightsError(f"{path} gives a function the name of an operation, {taken[0]}; nothing was loaded.")
+            raise WeightsError(f"{path} has a function with the name of an operation, {taken[0]}; nothing was loaded.")
 
 
 def refusal(operation: str) -> str | None:
-    """Why an operation of this name is refused, such as "runs Python"; None if it is one that computes."""
+    """Why this operation is refused, such as "runs Python"; None if it only computes."""
     if operation in _COMPUTING:
         return None
-    effects = (what for what, pattern in _EFFECTS.items() if pattern.fullmatch(operation))
-    return next(effects, "no network of images needs")
+    effects = (effect for effect, pattern in _EFFECTS.items() if pattern.fullmatch(operation))
+    return next(effects, "no image network needs")
 
 
 def _nodes(graph: "MetaGraphDef") -> Iterator[tuple[str | None, "NodeDef"]]:
-    """Every node, with the function that it stands in; None in the graph itself."""
+    """Every node with the name of its function, None for the graph itself."""
     yield from ((None, node) for node in graph.graph_def.node)
     for function in graph.graph_def.library.function:
         yield from ((function.signature.name, node) for node in function.node_def)
 
 
-def _of_the_saver(graph: "MetaGraphDef") -> set[str]:
-    """The functions that the saver calls, and nothing else can.
-
-    A SavedModel of TensorFlow 1 has no objects, and its graph itself is run: none then.
-    """
+def _saver_functions(graph: "MetaGraphDef") -> set[str]:
+    """The functions that only the saver calls; none in a SavedModel of TensorFlow 1, whose graph itself is run."""
     if not graph.HasField("object_graph_def"):
         return set()
     saver = {graph.saver_def.save_tensor_name.partition(":")[0], graph.saver_def.restore_op_name}
@@ -199,12 +195,12 @@ def _of_the_saver(graph: "MetaGraphDef") -> set[str]:
     for gradient in library.gradient:
         others |= {gradient.function_name, gradient.gradient_func}
     for function, node in _nodes(graph):
-        (own if function is None and node.name in saver else others).update(_named(node))
+        (own if function is None and node.name in saver else others).update(_called(node))
     return own - others
 
 
-def _named(node: "NodeDef") -> Iterator[str]:
-    """The operation of a node, or the function that it is, and the functions that it calls."""
+def _called(node: "NodeDef") -> Iterator[str]:
+    """The operation or function of a node, and the functions that it calls."""
     yield node.op
     for value in node.attr.values():
         functions = [value.func] if value.HasField("func") else value.list.func
@@ -212,7 +208,7 @@ def _named(node: "NodeDef") -> Iterator[str]:
 
 
 def _check_container(path: Path) -> None:
-    """See that `path` is what Keras takes it for, that it unpacks to no excessive size, and names no other file."""
+    """Check that `path` has the format of its suffix, a plausible size, and no references to other files."""
     expected = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
     try:
         if not path.is_file() or expected is None or container_of(path) != expected:

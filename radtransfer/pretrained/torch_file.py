@@ -1,14 +1,14 @@
-"""Reads PyTorch files without PyTorch; nothing is unpickled.
+"""Reads PyTorch files without PyTorch and without unpickling.
 
 `.pt`, `.pth` since PyTorch 1.6: a zip of a pickle, archive/data.pkl, and the numbers of each tensor, archive/data/0 …
 `.safetensors`: a length, a header in JSON, the numbers.
 
-`pickle` builds whatever a file asks for, by calling whatever it names. Here its instructions are only parsed, and
-followed by a machine that knows dictionaries, lists, tuples, numbers, strings and one call, that which makes a tensor
-from a stored block. Anything else is refused by name.
+`pickle` imports and calls whatever a file names. Here a small interpreter follows the pickle's instructions; it knows
+dictionaries, lists, tuples, numbers, strings and one call, which creates a tensor from a stored block. Everything else
+is refused by name.
 
-A few hundred bytes can name one tuple within itself so often that comparing, printing or walking it never ends. So no
-object is walked twice, nothing but plain values becomes a key, and every item looked at counts as a step.
+A few hundred bytes can nest a tuple so often that comparing, printing or walking it never ends. Therefore no object is
+walked twice, only plain values become keys, and every visited item counts as a step.
 """
 
 import json
@@ -23,26 +23,31 @@ from typing import Any
 import numpy as np
 
 from radtransfer.errors import WeightsError
-from radtransfer.pretrained.read import DAMAGED, check_content, numbers_of, reading
+from radtransfer.pretrained.read import DAMAGED, bfloat16_to_float32, check_content, reading
 from radtransfer.pretrained.safety import container_of
 
 Tensors = dict[str, np.ndarray]
-"""Name to array, in the file's order; floats are float32, whole numbers as they are stored."""
+"""Name to array, in the order of the file; floats as float32, integers as stored."""
 
-_LARGEST_HEADER = 32 * 2**20
-"""Bytes; the pickle or header of a state dict holds names and numbers and is far smaller."""
+_MAX_HEADER = 32 * 2**20
+"""Maximum bytes of the pickle or header, which is far smaller in a state dict."""
 
-_LARGEST_FILE = 16 * 2**30
-"""Bytes of all tensors together; the networks here have less than 1 GB."""
+_MAX_BYTES = 16 * 2**30
+"""Maximum bytes of all tensors; networks here have less than 1 GB."""
 
-_MOST_STEPS = 2_000_000
-_LONGEST_NAME, _MOST_DIMENSIONS = 1000, 32
-_MOST_DEEP = 8
-"""Dictionaries, one in the other, in which a state dict is looked for."""
+_MAX_STEPS = 2_000_000
+_MAX_NAME, _MAX_DIMENSIONS = 1000, 32
+_MAX_DEPTH = 8
+"""Maximum depth of nested dictionaries in which a state dict is searched."""
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "backbone")
 _KEYS = (str, bytes, int, float, type(None))
-"""What a dictionary here may have as a key; entries under others, such as tuples, are no tensors with a name."""
+"""Allowed types of dictionary keys; entries under other keys are not named tensors."""
+
+_NOT_OPENED = (
+    "Opening it would run its code, so it is not opened. If you trust it, save its weights with "
+    "torch.save(model.state_dict(), …) and convert that file."
+)
 
 _TENSOR_CALLS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 _PARAMETER_CALLS = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
@@ -71,21 +76,21 @@ _VALUES = {
 
 @dataclass(frozen=True)
 class _Named:
-    """Something the pickle names to be imported; it never is."""
+    """A name that the pickle asks to import; it is not imported."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """An object whose making was not followed; harmless where no tensor stands in it."""
+    """An object that was not created; harmless unless it contains a tensor."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of numbers: its name in the file, type and length."""
+    """A stored block of numbers."""
 
     key: str
     dtype: str
@@ -97,7 +102,7 @@ class _Block:
 
     def numbers(self, content: bytes) -> np.ndarray:
         if self.dtype == "bfloat16":
-            return numbers_of(np.frombuffer(content, "<u2"))
+            return bfloat16_to_float32(np.frombuffer(content, "<u2"))
         numbers = np.frombuffer(content, self.dtype)
         return numbers.astype(np.float32) if numbers.dtype.kind == "f" else numbers
 
@@ -119,19 +124,18 @@ def is_pytorch(path: Path) -> bool:
             with zipfile.ZipFile(path) as archive:
                 return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
         except DAMAGED:
-            return False  # another reader says what is wrong with it
+            return False  # another reader reports the error
     return _safetensors_header_size(path) is not None
 
 
 def read_pytorch(path: Path) -> Tensors:
     """All tensors of the state dict in `path`.
 
-    Raises:
-        WeightsError: Not such a file, damaged, of the format before PyTorch 1.6, or a whole pickled model; says which.
+    Raises WeightsError, with the reason, if the file is not a state dict, damaged, or older than PyTorch 1.6.
     """
     check_content(path)
     if not is_pytorch(path):
-        raise WeightsError(f"{path} is neither a PyTorch file (a whole zip with data.pkl) nor safetensors.")
+        raise WeightsError(f"{path}: expected a PyTorch file (a complete zip with data.pkl) or safetensors.")
     with reading(path):
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_safetensors(path)
 
@@ -139,13 +143,13 @@ def read_pytorch(path: Path) -> Tensors:
 def _read_zip(path: Path) -> Tensors:
     with zipfile.ZipFile(path) as archive:
         pickled = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
-        if archive.getinfo(pickled).file_size > _LARGEST_HEADER:
-            raise WeightsError("holds a pickle far larger than that of a state dict. Nothing was read.")
+        if archive.getinfo(pickled).file_size > _MAX_HEADER:
+            raise WeightsError("holds a pickle that is too large for a state dict. Nothing was read.")
         folder = pickled.removesuffix("data.pkl")
         if f"{folder}byteorder" in archive.namelist():
             with archive.open(f"{folder}byteorder") as order:
                 if order.read(16) != b"little":
-                    raise WeightsError("was written on a big-endian machine. Save it again on another.")
+                    raise WeightsError("was written on a big-endian machine. Save it again on a little-endian one.")
         found = _state_dict(_read_pickle(archive.read(pickled)))
         blocks = {tensor.block for tensor in found.values()}
         _check_sizes(archive, folder, blocks, found.values())
@@ -164,7 +168,7 @@ def _read_zip(path: Path) -> Tensors:
 
 
 def _state_dict(content: Any) -> dict[str, _Tensor]:
-    for _ in range(_MOST_DEEP + 1):
+    for _ in range(_MAX_DEPTH + 1):
         if not isinstance(content, dict):
             break
         tensors = {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
@@ -178,31 +182,28 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
         held = ", ".join(f"{name!s:.40}" for name in list(content)[:6]) or "nothing"
         raise WeightsError(f"holds no state dict (it holds {held}). Save model.state_dict().")
     name = getattr(content, "name", type(content).__name__)
-    raise WeightsError(
-        f"holds a pickled {str(name).replace(' ', '.')}, not a state dict; making it would run its code, so it is not "
-        "opened. Where it is trusted, save torch.save(model.state_dict(), …) and convert that."
-    )
+    raise WeightsError(f"holds a pickled {str(name).replace(' ', '.')}, not a state dict. {_NOT_OPENED}")
 
 
 def _check_sizes(archive: zipfile.ZipFile, folder: str, blocks: set[_Block], tensors: Iterable[_Tensor]) -> None:
-    """Before anything is allocated: every block is as long as it says, and all tensors together are no larger."""
+    """Check, before allocating memory, that blocks have their declared lengths and tensors fit into them."""
     total = 0
     for block in blocks:
         size = archive.getinfo(f"{folder}data/{block.key}").file_size
         if size != block.length * block.itemsize:
             raise WeightsError(f"declares {block.length} numbers in a block of {size} bytes. Download it again.")
         total += size
-    if total > min(_LARGEST_FILE, 4 * Path(archive.filename).stat().st_size + 2**20):
-        raise WeightsError(f"declares {total / 1e6:,.0f} MB, which cannot be. Nothing was read.")
+    if total > min(_MAX_BYTES, 4 * Path(archive.filename).stat().st_size + 2**20):
+        raise WeightsError(f"declares {total / 1e6:,.0f} MB, which is impossible. Nothing was read.")
     if sum(math.prod(tensor.shape) for tensor in tensors) * 4 > 4 * total + 2**20:
-        raise WeightsError("declares tensors larger than the numbers it holds. Nothing was read.")
+        raise WeightsError("declares tensors larger than its stored numbers. Nothing was read.")
 
 
 def _safetensors_header_size(path: Path) -> int | None:
-    """Bytes of the header, or None if the file does not begin as safetensors do."""
+    """Bytes of the header, or None if the file does not begin like safetensors."""
     with path.open("rb") as handle:
         length, brace = int.from_bytes(handle.read(8), "little"), handle.read(1)
-    return length if brace == b"{" and 2 <= length <= min(_LARGEST_HEADER, path.stat().st_size - 8) else None
+    return length if brace == b"{" and 2 <= length <= min(_MAX_HEADER, path.stat().st_size - 8) else None
 
 
 def _read_safetensors(path: Path) -> Tensors:
@@ -228,20 +229,20 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def _declared(name: str, entry: Any, *, size: int) -> tuple[_Block, tuple[int, ...], int, int]:
-    """Of a tensor in a safetensors header its block, its shape, and its place in the `size` bytes of numbers."""
+    """The block, shape, start and end of a tensor in a safetensors header, in `size` bytes of numbers."""
     dtype, shape, offsets = (
         (entry.get(key) for key in ("dtype", "shape", "data_offsets")) if isinstance(entry, dict) else (None, 0, 0)
     )
     if not isinstance(dtype, str) or dtype not in _SAFE_DTYPES:
-        raise WeightsError(f"holds {name!r:.80} of the type {dtype!r:.80}, which is not read.")
+        raise WeightsError(f"holds {name!r:.80} of type {dtype!r:.80}, which is not supported.")
     whole = all(
         isinstance(numbers, list) and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
         for numbers in (shape, offsets)
     )
-    if not whole or len(shape) > _MOST_DIMENSIONS or len(offsets) != 2:
+    if not whole or len(shape) > _MAX_DIMENSIONS or len(offsets) != 2:
         raise WeightsError(
             f"declares {name!r:.80} of shape {shape!r:.80} in bytes {offsets!r:.80}: expected a list of up to "
-            f"{_MOST_DIMENSIONS} whole numbers from 0 on, and a list of two. Download it again."
+            f"{_MAX_DIMENSIONS} non-negative integers, and a list of two. Download it again."
         )
     block, (start, end) = _Block(name, _SAFE_DTYPES[dtype], math.prod(shape)), offsets
     if end - start != block.length * block.itemsize or end > size:
@@ -265,19 +266,19 @@ def _read_pickle(content: bytes) -> Any:
 
 
 class _Machine:
-    """The few instructions that a state dict needs."""
+    """Interprets the few pickle instructions that a state dict needs."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # of each mark that is open, what lay on the stack before it
+        self.outer: list[list[Any]] = []  # for each open mark, the stack before it
         self.memo: dict[int, Any] = {}
         self.texts: dict[str | bytes, str | bytes] = {}
         self.steps = 0
 
     def step(self, count: int = 1) -> None:
         self.steps += count
-        if self.steps > _MOST_STEPS:
-            raise WeightsError(f"holds a pickle of more than {_MOST_STEPS:,} steps, which no state dict has.")
+        if self.steps > _MAX_STEPS:
+            raise WeightsError(f"holds a pickle of more than {_MAX_STEPS:,} steps, too many for a state dict.")
 
     def follow(self, name: str, argument: Any) -> None:
         match name:
@@ -311,7 +312,7 @@ class _Machine:
                 self.pop(1)
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 if argument.bit_length() > 32:
-                    raise IndexError("a place in the memo that no file has")
+                    raise IndexError("an impossible memo index")
                 self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.stack[-1]
@@ -329,15 +330,10 @@ class _Machine:
             case "BUILD":
                 self.build()
             case _:
-                raise WeightsError(
-                    f"holds the pickle instruction {name}, which no state dict needs; it is not followed."
-                )
+                raise WeightsError(f"holds the pickle instruction {name}, which no state dict needs. {_NOT_OPENED}")
 
     def value(self, value: Any) -> Any:
-        """Equal texts as one object, so that comparing them costs nothing; None for a number that no tensor needs.
-
-        Many numbers of more than 64 bits can have one hash.
-        """
+        """Equal texts become one object, fast to compare; integers over 64 bits, whose hashes collide, None."""
         if isinstance(value, str | bytes):
             return self.texts.setdefault(value, value)
         return None if isinstance(value, int) and value.bit_length() > 64 else value
@@ -362,9 +358,9 @@ class _Machine:
             target.update((key, value) for key, value in pairs if isinstance(key, _KEYS))
 
     def name(self, *names: Any) -> None:
-        """Something to be imported, by module and name, in one text or two."""
-        if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
-            raise WeightsError("names something to be imported, not by a short text. Nothing was read.")
+        """A name to be imported: module and name, in one text or two."""
+        if not all(isinstance(name, str) and len(name) <= _MAX_NAME for name in names):
+            raise WeightsError("imports something whose name is not a short text. Nothing was read.")
         self.stack.append(_Named(" ".join(names)))
 
     def block(self) -> None:
@@ -373,24 +369,22 @@ class _Machine:
         if kind != "storage" or not isinstance(storage, _Named) or storage.name not in _STORAGES:
             given = getattr(storage, "name", type(storage).__name__)
             raise WeightsError(f"holds a block of the unknown type {given!r}.")
-        if not isinstance(key, str) or len(key) > _LONGEST_NAME or type(length) is not int or length < 0:
-            raise WeightsError(
-                "holds a block whose name is no text, or whose length no whole number. Download it again."
-            )
+        if not isinstance(key, str) or len(key) > _MAX_NAME or type(length) is not int or length < 0:
+            raise WeightsError("holds a block without a valid name or length. Download it again.")
         self.stack.append(_Block(key, _STORAGES[storage.name], length))
 
     def call(self) -> None:
-        """The result of the one call that is known; of others, only that they were asked for."""
+        """Create a tensor or an empty container; any other call becomes `_Refused`."""
         function, arguments = self.pop(2)
         name = function.name if isinstance(function, _Named) else type(function).__name__
         if name in _TENSOR_CALLS:
             block, offset, shape, strides = arguments[:4]
             if not isinstance(block, _Block):
                 raise WeightsError("holds a tensor without a block of numbers.")
-            if not len(shape) == len(strides) <= _MOST_DIMENSIONS or not all(
+            if not len(shape) == len(strides) <= _MAX_DIMENSIONS or not all(
                 type(number) is int and number >= 0 for number in (offset, *shape, *strides)
             ):
-                raise WeightsError("declares a tensor whose shape, strides and place are not whole numbers from 0 on.")
+                raise WeightsError("declares a tensor whose shape, strides or offset are not non-negative integers.")
             self.stack.append(_Tensor(block, offset, tuple(shape), tuple(strides)))
         elif name in _PARAMETER_CALLS:
             self.stack.append(arguments[0])
@@ -400,13 +394,10 @@ class _Machine:
     def build(self) -> None:
         (state,) = self.pop(1)
         if isinstance(self.stack[-1], _Refused) and self.holds_tensor(state):
-            raise WeightsError(
-                f"is a whole pickled model ({self.stack[-1].name.replace(' ', '.')}): making it would run its code, "
-                "so it is not opened. Where it is trusted, save torch.save(model.state_dict(), …) and convert that."
-            )
+            raise WeightsError(f"is a whole pickled model ({self.stack[-1].name.replace(' ', '.')}). {_NOT_OPENED}")
 
     def holds_tensor(self, state: Any) -> bool:
-        """Whether a tensor stands in `state`, or an object whose making was not followed."""
+        """Whether `state` contains a tensor or an object that was not created."""
         waiting, seen = [state], set()
         while waiting:
             item = waiting.pop()

@@ -1,13 +1,13 @@
-"""The advice of a report on runs: which start, how deep, which size, and what the data cannot decide.
+"""The advice of a report on runs: initialization, depth, size, and which comparisons are inconclusive.
 
-Each rule is a function from an `ArmResults` to points; their words are in `templates/advice.txt.j2`. It compares arms
-that differ in nothing but what it is about, or says in what else they differ; it claims a difference only where the
-95 % interval over patients leaves out zero, calls arms equal only where the whole interval lies within ±0.02, and says
-otherwise what would decide.
+Each rule is a function from an `ArmResults` to points; their sentences are in `templates/advice.txt.j2`. A rule
+compares arms that differ only in its topic, or names the other differences. It claims a difference only if the 95 %
+interval over patients excludes 0, and equality only if the whole interval is within ±0.02; otherwise it says how many
+patients or trainings a conclusion needs.
 
 References:
     Juodelyte et al. 2023 (arXiv 2302.08272), the failure signatures: high similarity with little gain, equal AUC with
-    other errors, and AUC that is lost when layers are frozen.
+    different errors, and AUC lost when layers are frozen.
 """
 
 import shlex
@@ -15,36 +15,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from radtransfer.data.splits import LEAK
-from radtransfer.pretrained.source import weights_cards
+from radtransfer.pretrained.source import known_weights
 from radtransfer.reports.arms import ArmDifference, ArmResults, ArmSummary, StepDifference, groups_of
 from radtransfer.reports.collect import Arm
 from radtransfer.reports.page import Point, say
 from radtransfer.reports.statistics import more_trainings, verdict
-from radtransfer.reports.subject import NETWORK, SETTINGS, but_start, started_from
+from radtransfer.reports.subject import NETWORK, SETTINGS, all_but_start, initial_weights
 
 HIGH_SIMILARITY = 0.8
-"""Mean similarity of the layers to their start from which a network is said to have stayed like it."""
+"""A network with at least this mean similarity of layers before and after training has changed little."""
 
-LOW_KAPPA = 0.4
-"""Kappa below which two networks are said to err on different images (fair at best: Landis and Koch 1977)."""
-
-LEAKS_TOLD = 3
-"""Leaks that are told; folds that are drawn anew for each seed have others each."""
+LOW_KAPPA = 0.4  # two networks with a lower kappa make errors on different images (fair at best: Landis and Koch 1977)
+SHOWN_LEAKS = 3  # most leaks in a report; folds drawn again for each seed have different ones
 
 _RESET = {"through": "null", "freeze_to": "null", "stages": "{}"}
-"""Settings of a plan that a network from random weights, or one that trains throughout, does without."""
+"""Settings of a plan without effect for random weights, or if all layers are trained."""
 
-_OF_PYTORCH = ("_v1_5", "_torch")
-"""Ends of the names of backbones as PyTorch builds them, whose weights `weights convert` writes."""
+_PYTORCH = ("_v1_5", "_torch")  # suffixes of backbones as in PyTorch, whose weights `weights convert` writes
 
 
 def advice(found: ArmResults) -> list[Point]:
-    """Every sentence that a rule has to say."""
+    """The points of all rules."""
     return [point for rule in RULES for point in rule(found)]
 
 
 def other_images(found: ArmResults) -> Iterator[Point]:
-    """Says which arms were tested on which images, where these are not the same."""
+    """Names the arms that were tested on different images."""
     sets: dict[int, list[str]] = {}
     for arm in found.scored:
         sets.setdefault(arm.images, []).append(arm.name)
@@ -53,7 +49,7 @@ def other_images(found: ArmResults) -> Iterator[Point]:
 
 
 def which_start(found: ArmResults) -> Iterator[Point]:
-    """The best start among arms that differ in nothing else, and what the others are to it."""
+    """The best initialization among arms that differ in nothing else."""
     for best, *others in start_groups(found):
         compared = {arm: found.difference(best.name, arm.name) for arm in others}
         words = {arm: _verdict(difference) for arm, difference in compared.items()}
@@ -66,21 +62,21 @@ def which_start(found: ArmResults) -> Iterator[Point]:
 
 
 def how_deep(found: ArmResults) -> Iterator[Point]:
-    """The fewest trained parameters that lose nothing, among arms that differ in nothing else."""
+    """The fewest trained parameters without loss of AUC, among arms that differ in nothing else."""
     for arms in depth_groups(found):
         where = f" {say('advice.setting', arms[0])}"
         yield _smallest("depth", "Train", where, arms, found, lambda arm: arm.trainable, lambda arm: arm.depth)
 
 
 def which_size(found: ArmResults) -> Iterator[Point]:
-    """The smallest network that loses nothing, each with its best arm, whatever it starts from and how it learns."""
+    """The smallest network without loss of AUC, each with its best arm."""
     for arms in size_groups(found):
         size = lambda arm: say("advice.size", arm)  # noqa: E731
         yield _smallest("size", "Use", "", arms, found, lambda arm: arm.parameters, size)
 
 
 def few_trainings(found: ArmResults) -> Iterator[Point]:
-    """The best start, depth or arm, where its lead holds for the patients but not for training again."""
+    """The best initialization, depth or arm whose lead is significant over patients but not over trainings."""
     for groups in (start_groups, depth_groups, other_groups):
         for best, *arms in groups(found):
             leads = [difference for arm in arms if (difference := found.difference(best.name, arm.name)) is not None]
@@ -95,14 +91,14 @@ def few_trainings(found: ArmResults) -> Iterator[Point]:
 
 
 def which_arm(found: ArmResults) -> Iterator[Point]:
-    """The best arm against each that no other rule compares; a sentence for all with one verdict and difference."""
+    """The best arm against those that no other rule compares; one sentence per verdict and difference in settings."""
     for best, *others in other_groups(found):
-        alike: dict[tuple[str, tuple[str, ...]], dict[str, ArmDifference | None]] = {}
+        groups: dict[tuple[str, tuple[str, ...]], dict[str, ArmDifference | None]] = {}
         for arm in others:
             difference = found.difference(best.name, arm.name)
             key = _verdict(difference), difference.differ_in if difference else ()
-            alike.setdefault(key, {})[f"“{arm.name}”"] = difference
-        for (word, names), compared in alike.items():
+            groups.setdefault(key, {})[f"“{arm.name}”"] = difference
+        for (word, names), compared in groups.items():
             decided = word in ("better", "equal")
             hints = [] if decided else _nearest_first(compared)
             text = say("advice.which_arm", word, f"“{best.name}”", list(compared), names, hints)
@@ -110,9 +106,9 @@ def which_arm(found: ArmResults) -> Iterator[Point]:
 
 
 def convergence(found: ArmResults) -> Iterator[Point]:
-    """The start that gets to the threshold first, among arms that differ in nothing else."""
+    """The initialization that reaches the threshold first, among arms that differ in nothing else."""
     for arms in start_groups(found):
-        # The arm that needs the fewest steps on average against most of the others.
+        # The arm that needs fewer steps on average than most of the others.
         ahead: dict[ArmSummary, tuple[int, float]] = {}
         for arm in arms:
             against = [d for other in arms if other != arm and (d := found.step_difference(arm.name, other.name))]
@@ -135,7 +131,7 @@ def convergence(found: ArmResults) -> Iterator[Point]:
 
 
 def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: less AUC the less is trained."""
+    """A failure signature: lower AUC with fewer trained layers."""
     for arms in groups_of(found, ("backbone", "start", *SETTINGS), by="depth"):
         known = sorted((arm for arm in arms if arm.trainable is not None), key=lambda arm: -arm.trainable)
         for arm in known[1:]:
@@ -146,14 +142,14 @@ def lost_when_frozen(found: ArmResults) -> Iterator[Point]:
 
 
 def little_change_little_gain(found: ArmResults) -> Iterator[Point]:
-    """A failure signature: a network that stayed like its start and gains little over random initialization."""
+    """A failure signature: a network that changed little and gains little over random initialization."""
     for arm in found.scored:
         values = [change.similarity for change in found.changes.get(arm.name, ()) if change.similarity is not None]
         if arm.start == "random" or not values or sum(values) / len(values) < HIGH_SIMILARITY:
             continue
         for other in found.scored:
-            alike = other.start == "random" and but_start(arm) == but_start(other)
-            difference = found.difference(arm.name, other.name) if alike else None
+            paired = other.start == "random" and all_but_start(arm) == all_but_start(other)
+            difference = found.difference(arm.name, other.name) if paired else None
             if difference is not None and verdict(difference.ci95) != "better":
                 text = say("advice.little_change_little_gain", arm, sum(values) / len(values), len(values))
                 yield Point("high similarity, little gain", text, say("advice.difference", difference))
@@ -162,14 +158,14 @@ def little_change_little_gain(found: ArmResults) -> Iterator[Point]:
 def equal_but_different(found: ArmResults) -> Iterator[Point]:
     """A failure signature: equal AUCs, errors on different images."""
     for difference in found.differences:
-        unlike = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
-        if verdict(difference.ci95) == "equal" and unlike:
+        low = difference.kappa_ci95 is not None and difference.kappa_ci95[1] < LOW_KAPPA
+        if verdict(difference.ci95) == "equal" and low:
             text = say("advice.equal_but_different", difference)
             yield Point("equal AUC, different errors", text, say("advice.kappa", difference))
 
 
 def one_training(found: ArmResults) -> Iterator[Point]:
-    """Arms trained once, of which nothing is known about training again."""
+    """Arms that were trained once, so that the variation between trainings is unknown."""
     once = [arm.name for arm in found.scored if arm.trainings == 1]
     if once:
         yield Point("one training", say("advice.one_training", once))
@@ -184,21 +180,21 @@ RULES = (
 
 
 def leak_points(arms: Sequence[Arm]) -> Iterator[Point]:
-    """Images in two splits, as the runs noticed them: the first leaks with the arms that have it, and how many more."""
+    """Images in two splits, from the notes of the runs: the first leaks with their arms, and the number of others."""
     leaks: dict[str, dict[str, None]] = {}
     for arm in arms:
         for note in (note for run in arm.runs for note in run.record.get("notes") or ()):
             if note.startswith(LEAK):
                 leaks.setdefault(note.removeprefix(LEAK), {})[arm.name] = None
-    for note, names in list(leaks.items())[:LEAKS_TOLD]:
+    for note, names in list(leaks.items())[:SHOWN_LEAKS]:
         every = len(names) == len(arms) > 1
         yield Point("leak", say("advice.leak", [f"“{name}”" for name in names], every, note.rstrip(".")))
-    if len(leaks) > LEAKS_TOLD:
-        yield Point("leak", say("advice.more_leaks", len(leaks) - LEAKS_TOLD))
+    if len(leaks) > SHOWN_LEAKS:
+        yield Point("leak", say("advice.more_leaks", len(leaks) - SHOWN_LEAKS))
 
 
 def one_arm(arm: Arm) -> Iterator[Point]:
-    """That nothing is compared, and the commands that train what to compare with and report on both."""
+    """A note that there is no comparison, with the commands for a second arm and a report on both."""
     run, commands = arm.runs[0], []
     backbone = str(run.record.get("backbone") or run.settings.get("model.backbone"))
     if arm.start != "random":
@@ -217,23 +213,23 @@ def one_arm(arm: Arm) -> Iterator[Point]:
     commands.append(shlex.join([*words, "--out", str(place)]))
     words = ["radtransfer", "report", *(str(run.path) for run in arm.runs), str(place)]
     commands.append(f"{shlex.join(words)} --out report")
-    text = say("advice.one_arm", started_from(arm), other, backbone, len(arm.runs) > 1)
+    text = say("advice.one_arm", initial_weights(arm), other, backbone, len(arm.runs) > 1)
     yield Point("one arm", text, " && ".join(commands))
 
 
 def has_weights(backbone: str) -> bool:
-    """Whether weights of `backbone` are published, of a family or as PyTorch's."""
-    published = {card.backbone for card in weights_cards().values()}
-    return bool(published & {backbone, *(backbone.removesuffix(suffix) for suffix in _OF_PYTORCH)})
+    """Whether there are published weights of `backbone`."""
+    published = {spec.backbone for spec in known_weights().values()}
+    return bool(published & {backbone, *(backbone.removesuffix(suffix) for suffix in _PYTORCH)})
 
 
 def start_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
-    """Arms, best first, that differ in their start alone."""
+    """Arms, best first, that differ only in their initialization."""
     yield from groups_of(found, ("backbone", "depth", *SETTINGS), by="start")
 
 
 def depth_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
-    """Arms, best first, that differ in how much of them trains alone."""
+    """Arms, best first, that differ only in their trained layers."""
     for arms in groups_of(found, ("backbone", "start", *SETTINGS), by="depth"):
         known = [arm for arm in arms if arm.trainable is not None]
         if len(known) > 1:
@@ -241,7 +237,7 @@ def depth_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
 
 
 def size_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
-    """The best arm of each network, best first, whatever it starts from and how it learns."""
+    """The best arm of each network, best first."""
     for arms in groups_of(found, ("context",), by="backbone"):
         best: dict[str, ArmSummary] = {}
         for arm in arms:
@@ -252,10 +248,7 @@ def size_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
 
 
 def other_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
-    """Arms of the same test images, best first, of which none is compared with another through the groups above.
-
-    The groups above link arms to families; here is the best of each family.
-    """
+    """The best arm, best first, of each family that the groups above link; for each set of test images."""
     family = {arm.name: frozenset({arm.name}) for arm in found.scored}
     for arms in [*start_groups(found), *depth_groups(found), *size_groups(found)]:
         joined = frozenset().union(*(family[arm.name] for arm in arms))
@@ -272,8 +265,8 @@ def other_groups(found: ArmResults) -> Iterator[list[ArmSummary]]:
 def step_verdict(difference: StepDifference) -> str:
     """Whether A needs "fewer" or "more" steps than B, or "inconclusive".
 
-    A training that only B brings to the threshold makes the difference a bound in favour of A, so that A is not said to
-    need fewer.
+    If only B reaches the threshold in some training, the difference is a bound in favor of A, and A is not said to need
+    fewer.
     """
     if difference.ci95 is None:
         return "inconclusive"
@@ -292,7 +285,7 @@ def _smallest(
     size: Callable[[ArmSummary], int],
     name: Callable[[ArmSummary], str],
 ) -> Point:
-    """The smallest of `arms` (best first) that is as good as the best."""
+    """The smallest of `arms` (best first) that is as good as the best arm."""
     best = arms[0]
     smaller = sorted((arm for arm in arms[1:] if size(arm) < size(best)), key=size)
     compared = {arm: found.difference(arm.name, best.name) for arm in smaller or arms[1:]}
@@ -324,5 +317,5 @@ def _evidence(best: ArmSummary, compared: Mapping[object, ArmDifference | None])
 
 
 def _nearest_first(compared: Mapping[str, ArmDifference | None]) -> list[tuple[str, ArmDifference | None]]:
-    """The nearest to the best first, then those that were not compared."""
+    """The smallest difference first; those that were not compared last."""
     return sorted(compared.items(), key=lambda pair: (pair[1] is None, abs(pair[1].value) if pair[1] else 0))

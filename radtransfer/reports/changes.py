@@ -1,4 +1,4 @@
-"""What training changed in the arms of a report: layers by CCA, filters of the first convolution, and over seeds.
+"""Changes during training in the arms of a report: CCA of layers, filters of the first convolution, and seeds.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4 (seeds), Table 5 (change of layers).
@@ -15,51 +15,46 @@ from radtransfer.errors import RadtransferError, SimilarityError
 from radtransfer.process import Progress
 from radtransfer.reports.collect import Arm, ArmRun
 from radtransfer.reports.statistics import GainPoint, Interval, relative_gain
-from radtransfer.reports.subject import Subject, but_start
-from radtransfer.runs.read import start_in_words
+from radtransfer.reports.subject import Subject, all_but_start
+from radtransfer.runs.read import init_in_words
 
-# These modules import TensorFlow, which a report without --cca does without.
+# These modules import TensorFlow, which a report without --cca does not need.
 if TYPE_CHECKING:
     from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.compare_weights import Filters
     from radtransfer.similarity.population import Population
 
-CHANNELS = (64, 16)
-"""Channels of a layer that CCA is computed of: fewer for all arms where images are too few for one of them."""
-
-MOST_RUNS = 3
-"""Runs of an arm that are compared."""
-
-MOST_FILTERS = 4
-"""Arms whose filters are shown."""
+CHANNELS = (64, 16)  # channels per layer for CCA; the smaller number for all arms if one of them has too few images
+MOST_RUNS = 3  # of an arm
+MOST_FILTERS = 4  # arms with filters in the report
 
 _Key, _T = TypeVar("_Key"), TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """How alike a layer is before and after training."""
+    """Similarity of a layer before and after training, or in two networks."""
 
     layer: str
-    similarity: float | None  # CCA, 0–1; None where it is not defined
+    similarity: float | None  # CCA, 0–1; None if undefined
     ci95: Interval | None = None  # over images
-    chance: float | None = None  # what unrelated layers score
-    dims: int | None = None  # channels that it was computed of; only scores of the same dims and rows compare
+    chance: float | None = None  # score of unrelated layers
+    dims: int | None = None  # channels; only scores with the same dims and rows are comparable
     rows: int | None = None  # positions
     by_training: Mapping[str, float] = field(default_factory=dict)  # of each fold, by `TrainedFold.key`
 
 
 @dataclass(frozen=True)
 class LayerChanges:
-    """What was compared."""
+    """All similarities of layers."""
 
     own: Mapping[str, Sequence[LayerChange]]  # arm to its layers before and after training, lowest first
     pairs: Mapping[tuple[str, str], Sequence[LayerChange]]  # two sides, ARM or ARM@initial, to their layers
-    channels: int = CHANNELS[0]  # of which every similarity was computed
+    channels: int = CHANNELS[0]  # for every similarity
 
 
 def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
-    """The pairs that the study names, or each arm before and after training; what cannot be done is noted."""
+    """The pairs named in the study, or each arm before and after training; failures are noted."""
     wanted = subject.cca
     if wanted is None:
         wanted = {(f"{arm.name}@initial", arm.name): [(run, run) for run in arm.runs] for arm in subject.arms}
@@ -68,38 +63,37 @@ def layer_changes(subject: Subject, progress: Progress) -> LayerChanges:
     def compare(sides: tuple[str, str], settings: "ComparisonSettings") -> tuple[list[LayerChange], list[str], bool]:
         return _compare_sides(sides, wanted[sides][:MOST_RUNS], settings, progress)
 
-    def said(sides: tuple[str, str], failed: bool) -> str:
+    def describe(sides: tuple[str, str], failed: bool) -> str:
         if own_arm[sides] is None:
             return f"{' and '.join(sides)}{' are not compared' if failed else ''}"
         return f"{own_arm[sides]}{' is not compared' if failed else ''} before and after training"
 
     counted = lambda done: progress.count("networks compared", done, len(wanted))  # noqa: E731
-    found, channels, notes = _in_enough_channels(list(wanted), compare, said, counted)
+    found, channels, notes = _in_enough_channels(list(wanted), compare, describe, counted)
     subject.notes.extend(notes)
     own = {own_arm[sides]: changes for sides, changes in found.items() if own_arm[sides] is not None}
     return LayerChanges(own, {sides: items for sides, items in found.items() if own_arm[sides] is None}, channels)
 
 
 def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS[0]) -> "dict[str, Population]":
-    """Every pair of the first runs of an arm and of its random reference, by the arm's name.
+    """Every pair of the first runs of an arm and of its random reference (their first folds), by the arm's name.
 
-    Only arms that start from pretrained weights throughout, have a reference that differs in nothing but that it
-    starts at random, and at least two seeds, as it has; each with its first fold. What cannot be compared is noted.
-    `channels` of a layer are what CCA is computed of, to begin with.
+    Only fully pretrained arms with a reference that differs only in its random initialization, both with at least two
+    seeds. Failures are noted. CCA uses at most `channels` per layer.
     """
     by_name, wanted = {arm.name: arm for arm in subject.arms}, {}
     for name, baseline in subject.references.items():
         arms = by_name[name], by_name[baseline]
-        # What the first fold of each run started from, by its plan.
+        # The initialization of the first fold of each run, from its plan.
         starts = [
             {
-                f"{run.path}/fold_{run.folds[0].fold}": start_in_words(run.record, "pretrained")
+                f"{run.path}/fold_{run.folds[0].fold}": init_in_words(run.record, "pretrained")
                 for run in arm.runs[:MOST_RUNS]
             }
             for arm in arms
         ]
         known = [{*each.values()} for each in starts] == [{"pretrained"}, {"random"}]
-        if but_start(arms[0]) == but_start(arms[1]) and known and min(map(len, starts)) > 1:
+        if all_but_start(arms[0]) == all_but_start(arms[1]) and known and min(map(len, starts)) > 1:
             wanted[name] = starts[0] | starts[1]
     if not wanted:
         return {}
@@ -110,22 +104,19 @@ def seed_pairs(subject: Subject, progress: Progress, *, channels: int = CHANNELS
         found = compare_population(list(starts), settings, starts=starts, progress=progress)
         return found, found.left_out, bool(found.few_rows)
 
-    def said(name: str, failed: bool) -> str:
+    def describe(name: str, failed: bool) -> str:
         return f"the seeds of {name}" + (" are not compared with each other" if failed else "")
 
     counted = lambda done: progress.count("arms compared over seeds", done, len(wanted))  # noqa: E731
-    found, _, notes = _in_enough_channels(list(wanted), compare, said, counted, channels)
+    found, _, notes = _in_enough_channels(list(wanted), compare, describe, counted, channels)
     subject.notes.extend(notes)
     return found
 
 
 def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> list[dict[str, Any]]:
-    """How much more alike to its start each layer stayed than in the reference of the same backbone.
+    """CCA before and after training, minus that of the reference of the same backbone, with a 95 % interval.
 
-    Each row has the difference and its 95 % interval, the errors of both taken as independent.
-
-    References:
-        Raghu et al. 2019, Transfusion (arXiv 1902.07208), Table 5.
+    The errors of both are taken as independent. Reference: Raghu et al. 2019, Transfusion, Table 5.
     """
     rows, by_name = [], {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
@@ -146,10 +137,7 @@ def change_differences(subject: Subject, changes: Mapping[str, Sequence[LayerCha
 
 
 def gain_points(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) -> dict[tuple[str, str], list]:
-    """Similarity and gain of each training, by arm and layer.
-
-    The gain is relative to the arm's reference on the same seed and fold; arms without one are left out.
-    """
+    """Similarity and gain of each training, by arm and layer; the gain is relative to the reference on its fold."""
     points: dict[tuple[str, str], list] = {}
     by_name = {arm.name: arm for arm in subject.arms}
     for name, baseline in subject.references.items():
@@ -166,7 +154,7 @@ def gain_points(subject: Subject, changes: Mapping[str, Sequence[LayerChange]]) 
 
 
 def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]":
-    """The first convolution of each arm's first network before and after training; what cannot be read is noted."""
+    """The first convolution of each arm's first network before and after training; failures are noted."""
     from radtransfer.similarity.compare_weights import compare_weights
 
     found = {}
@@ -187,14 +175,13 @@ def filter_changes(arms: Sequence[Arm], notes: list[str]) -> "dict[str, Filters]
 def _in_enough_channels(
     wanted: Sequence[_Key],
     compare: "Callable[[_Key, ComparisonSettings], tuple[_T, list[str], bool]]",
-    said: Callable[[_Key, bool], str],
+    describe: Callable[[_Key, bool], str],
     counted: Callable[[int], None],
     most: int = CHANNELS[0],
 ) -> tuple[dict[_Key, _T], int, list[str]]:
-    """What is found of as many channels as the images allow for in all of `wanted`, how many these are, and notes.
+    """The results for all of `wanted`, with as many channels as their images allow; the channels, and notes.
 
-    `compare` gives what it found, what it left out, and whether there were too few images for something; `said` gives
-    what was compared, or is not, in words.
+    `compare` gives a result, notes on omitted layers, and whether images were too few.
     """
     from radtransfer.similarity.compare_layers import ComparisonSettings
     from radtransfer.similarity.layer_rows import Sampling
@@ -205,10 +192,10 @@ def _in_enough_channels(
             counted(number)
             try:
                 found[key], left_out, few = compare(key, ComparisonSettings(sampling=Sampling(dims=dims)))
-                notes += [f"{said(key, False)}: {text}" for text in left_out]
+                notes += [f"{describe(key, False)}: {text}" for text in left_out]
                 too_few = too_few or few
             except (RadtransferError, OSError) as error:
-                notes.append(f"{said(key, True)}: {error}")
+                notes.append(f"{describe(key, True)}: {error}")
                 too_few = too_few or isinstance(error, SimilarityError)
             if too_few and dims > min(CHANNELS):
                 break
@@ -220,7 +207,7 @@ def _in_enough_channels(
 def _compare_sides(
     sides: tuple[str, str], runs: Sequence[tuple[ArmRun, ArmRun]], settings: "ComparisonSettings", progress: Progress
 ) -> tuple[list[LayerChange], list[str], bool]:
-    """All folds that both runs of each pair have; what is left out, and whether that is for want of rows."""
+    """All common folds of each pair of runs; notes on omitted layers, and whether rows were too few."""
     from radtransfer.similarity.compare_layers import compare
 
     moments = [side.partition("@")[2] or "final" for side in sides]
@@ -243,7 +230,7 @@ def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> 
     value = float(np.mean(list(by_training.values()))) if len(by_training) == len(items) else None
     interval = None
     if value is not None and all(item.ci95 is not None for item in items):
-        # Runs of one fold see the same images: their errors add up. Those of other folds are independent.
+        # Runs of one fold use the same images: their errors add up. Those of different folds are independent.
         half = dict.fromkeys(folds, 0.0)
         for fold, item in zip(folds, items, strict=True):
             half[fold] += (item.ci95[1] - item.ci95[0]) / 2 / len(items)
@@ -255,6 +242,6 @@ def _change(keys: Sequence[str], folds: Sequence[int], items: Sequence[Any]) -> 
 
 
 def _own_arm(sides: tuple[str, str]) -> str | None:
-    """The arm of which these are the start and the end; None for any other pair."""
+    """The arm of which these are the networks before and after training; None for any other pair."""
     arms, moments = zip(*(side.partition("@")[::2] for side in sides), strict=True)
     return arms[0] if arms[0] == arms[1] and set(moments) == {"initial", ""} else None

@@ -1,7 +1,6 @@
-"""Reads what a report is made from: run folders with their results, and the table of a study.
+"""Read the input of a report: run folders with their results, and the table of a study.
 
-A study is its `table.json`, as `radtransfer.studies.tables` writes it; what has been computed since is seen in the
-folders of its runs.
+A study is its `table.json`, as `radtransfer.studies.tables` writes it; later results are read from its run folders.
 """
 
 import json
@@ -16,10 +15,9 @@ from radtransfer.runs.folder import finished_folds, read_run
 from radtransfer.runs.read import read_record, read_rows, read_settings, reading
 
 CHANCE = ("seed", "out", "track", "system.", "splits.fold", "recipe", "data.positive_class")
-"""Settings that do not make another arm; the positive class is the same in all runs of a report."""
+"""Settings that do not define an arm; the positive class is the same in all runs of a report."""
 
-REPEATS = ("seed", "splits.fold")
-"""Settings of a study's grid whose values are repeats of one arm, not other arms."""
+REPEATS = ("seed", "splits.fold")  # settings of a study's grid that repeat an arm
 
 Row = Mapping[str, Any]
 
@@ -31,12 +29,12 @@ class TrainedFold:
     fold: int
     repeat: int
     seed: int
-    auc: float | None  # on the test images; None where undefined
+    auc: float | None  # on the test images; None if undefined
     curve: Sequence[Mapping[str, str]]  # the rows of its curve.csv
 
     @property
     def key(self) -> str:
-        """What a training of another arm must share to be compared with it."""
+        """Trainings of two arms with the same key are paired."""
         return f"seed {self.seed}, fold {self.fold}"
 
 
@@ -45,11 +43,11 @@ class ArmRun:
     """A run folder with a result."""
 
     path: Path
-    settings: Mapping[str, Any]  # dotted, of its config.yaml; the input scale as it was resolved
+    settings: Mapping[str, Any]  # of its config.yaml, with dotted names and the resolved input scale
     record: Mapping[str, Any]  # its run.json
     metrics: Mapping[str, Any]  # its metrics.json; empty while folds are missing
-    folds: Sequence[TrainedFold]  # what is finished
-    weights: str = ""  # what it starts from, as a study calls it; empty outside of one
+    folds: Sequence[TrainedFold]  # the finished ones
+    weights: str = ""  # initial weights as named in a study; empty without a study
 
     @property
     def seed(self) -> int:
@@ -57,23 +55,23 @@ class ArmRun:
 
     @property
     def scoring(self) -> Scoring:
-        """The classes, and what of them the AUC is of."""
+        """The classes and the definition of the AUC."""
         return recorded_scoring(self.record, positive_from=self.settings.get("data.positive_from"))
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs that were trained alike but for chance, one per seed."""
+    """Runs with the same training except for chance, one per seed."""
 
     name: str  # unique in the report
-    start: str  # what it starts from, such as "imagenet" or "random"
-    depth: str  # what trains, such as "all stages" or "the head alone"
-    backbone: str  # and its width
-    recipe: str = ""  # settings of training in which arms of the report differ; empty where there are none
-    context: str = ""  # the same of all other settings
-    runs: Sequence[ArmRun] = ()  # one at least
-    of_study: bool = False  # whether a study gave the name
-    preprocessing: str = ""  # input scale, such as "caffe input"; empty where all arms of its backbone have the same
+    start: str  # initialization, such as "imagenet" or "random"
+    depth: str  # what is trained, such as "all stages" or "the head alone"
+    backbone: str  # with its width
+    recipe: str = ""  # training settings in which arms of the report differ
+    context: str = ""  # other settings in which they differ
+    runs: Sequence[ArmRun] = ()  # at least one
+    of_study: bool = False  # whether the name is from a study
+    preprocessing: str = ""  # input scale, such as "caffe input", if arms of its backbone differ in it
 
     @property
     def folds(self) -> list[TrainedFold]:
@@ -81,11 +79,7 @@ class Arm:
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[ArmRun], list[str]]:
-    """The runs in `paths`, each a run, a study or a folder of runs, and notes of what has no result.
-
-    Raises:
-        RunError: A path holds no run, or none of the runs has a finished fold.
-    """
+    """The runs in `paths` (runs, studies or folders of runs), and notes on runs without a result."""
     runs, notes = [], []
     for folder in dict.fromkeys(folder for path in paths for folder in _folders(path)):
         record, folds = read_run(folder), finished_folds(folder)
@@ -101,18 +95,14 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[ArmRun], list[str]]:
 
 
 def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
-    """A run with a finished fold; `weights` as a study calls what it starts from.
-
-    Raises:
-        RunError: Its files are not as they were written.
-    """
+    """Read a run with a finished fold; `weights` is the name of its initial weights in a study."""
     with reading(folder):
         document, record, trained = read_settings(folder), read_run(folder), []
         seed = document.get("seed", 0)
         for number, place in finished_folds(folder).items():
             metrics, file = read_record(place / "metrics.json"), place / "curve.csv"
             curve = read_rows(file) if file.is_file() else []
-            for row in curve:  # an error unless its figures are numbers
+            for row in curve:  # raises an error unless the values are numbers
                 int(row["step"]), row["split"], float(row["auc"] or "nan")
             trained.append(TrainedFold(number, metrics.get("repeat", 1), seed, metrics.get("auc"), curve))
         whole = folder / "metrics.json"
@@ -125,11 +115,11 @@ def read_arm_run(folder: Path, *, weights: str = "") -> ArmRun:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What `table.json` holds."""
+    """The content of `table.json`."""
 
     path: Path  # the study's folder
-    about: Mapping[str, Any]  # its words: name, title, follows, needs, published, reference, threshold, axes
-    rows: Sequence[Row]  # of its runs, arms and sources
+    about: Mapping[str, Any]  # name, title, follows, needs, published, reference, threshold, axes
+    rows: Sequence[Row]  # its runs: arms and sources
     compare: Mapping[str, Sequence[Mapping[str, Any]]]  # "cca" and "predictions", each a list of {a, b, runs}
 
     @property
@@ -141,13 +131,13 @@ class StudyRecord:
         return [row for row in self.rows if row["kind"] == "source"]
 
     def folder(self, row: Row) -> Path:
-        """Where a run is: as the table says, from here or from the study's folder or one above it."""
+        """The folder of a run: relative to the working directory, the study's folder or one of its parents."""
         place = Path(row["path"])
         tries = [place, *(parent / place for parent in (self.path, *self.path.resolve().parents))]
         return next((path for path in tries if (path / "run.json").is_file()), place)
 
     def state(self, row: Row) -> dict[str, Any]:
-        """Its `run`, `arm`, `labels`, `status`, `error` and how many `folds` it has, by its folder as it is now."""
+        """`run`, `arm`, `labels`, `status`, `error` and number of finished `folds`, updated from its folder."""
         folder, status, folds = self.folder(row), row["status"], 0
         if (folder / "run.json").is_file():
             folds = len(finished_folds(folder))
@@ -158,25 +148,25 @@ class StudyRecord:
         return {key: row[key] for key in ("run", "arm", "labels", "error")} | {"status": status, "folds": folds}
 
     def arm_name(self, row: Row) -> str:
-        """The arm, and in brackets its values of the settings that it is run with several values of."""
+        """The arm with, in brackets, its values of the settings that vary within the arm."""
         mine, values = [other["labels"] for other in self.arms if other["arm"] == row["arm"]], []
         for name in self.about.get("axes", ()):
             if name not in REPEATS and len({short(labels.get(name)) for labels in mine}) > 1:
                 value = row["labels"].get(name)
-                # A word, such as a backbone, stands by itself; a number with what it is of.
+                # A word, such as a backbone, needs no name; a number does.
                 title = "" if isinstance(value, str) else f"{name.rpartition('.')[2].replace('_', ' ')} "
                 values.append(f"{title}{short(value)}")
         return f"{row['arm']} ({', '.join(values)})" if values else row["arm"]
 
     def by_name(self) -> dict[str, list[Row]]:
-        """The rows of each arm, repeats together, in the order of the table."""
+        """The rows of each arm, with repeats, in the order of the table."""
         found: dict[str, list[Row]] = {}
         for row in self.arms:
             found.setdefault(self.arm_name(row), []).append(row)
         return found
 
     def pairs(self, kind: str) -> Iterator[tuple[str, str, str, str]]:
-        """For each pair of runs to be compared: the arms' names, with @initial where asked, and the runs' keys."""
+        """For each pair of runs to compare: names of the arms, with @initial if requested, and keys of the runs."""
 
         def side(text: str, key: str) -> str:
             arm, at, moment = text.partition("@")
@@ -189,16 +179,12 @@ class StudyRecord:
 
 
 def read_study(path: Path) -> StudyRecord | None:
-    """The study whose folder `path` is; None where it is none.
-
-    Raises:
-        RunError: It is a study that has no table yet, or one that cannot be read.
-    """
+    """The study in the folder `path`; None if it is not a study; RunError without a readable table."""
     file = path / "table.json"
     if not file.is_file():
         if (path / "study.yaml").is_file():
             raise RunError(
-                f"{path}: the study has no table.json yet, which is written when it ends or is stopped. Go on with it "
+                f"{path}: the study has no table.json yet; it is written when the study ends or stops. Continue it "
                 f"(radtransfer study {path / 'study.yaml'}), or report on its runs."
             )
         return None
@@ -207,19 +193,19 @@ def read_study(path: Path) -> StudyRecord | None:
         record = StudyRecord(path, table.get("study", {}), table["runs"], table.get("compare", {}))
         record.by_name()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(f"{file} is no table of a study ({error!r}). Run the study again; its runs are kept.") from None
+        raise RunError(f"{file} is not a study table ({error!r}). Run the study again; its runs are reused.") from None
     return record
 
 
 def short(value: Any, none: str = "none") -> str:
-    """A value of a setting in a name: of a path, its end."""
+    """The short text of a setting's value; the last part of a path."""
     if isinstance(value, str) and "/" in value:
         return Path(value).name
     return none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _folders(path: Path) -> list[Path]:
-    """The run folders that `path` stands for."""
+    """The run folders of a run, a study or a folder of runs."""
     if (path / "run.json").is_file():
         return [path]
     study = read_study(path)
@@ -229,7 +215,8 @@ def _folders(path: Path) -> list[Path]:
     if found:
         return found
     raise RunError(
-        f"{path}: expected a run folder, a study, or a folder of runs; there is no run.json in it.{suggest_path(path)}"
+        f"Expected a run, a study or a folder of runs. Received: {path}; there is no run.json in it."
+        f"{suggest_path(path)}"
     )
 
 

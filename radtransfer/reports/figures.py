@@ -1,7 +1,7 @@
-"""Figures: each draws plain values and gives a matplotlib `Figure` that could go into a paper; none reads a run.
+"""Figures for papers: functions from plain values to a matplotlib `Figure`.
 
-Here is what all share (colours that survive grayscale print and colour blindness, sizes, saving), and the figures of
-reports, training and augmentation.
+Common style (colors for grayscale print and color blindness, sizes, saving), and the figures of reports, training and
+augmentation.
 
 References:
     Okabe, Ito 2008, Color Universal Design (the eight colours).
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""In order of use; lines take a marker and a dash of their own as well, so that colour is never needed."""
+"""In order of use; lines also have their own marker and dash, so that they can be distinguished without color."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
-FORMATS = (".png", ".svg", ".pdf")
-"""What a figure can be saved as."""
-COLUMN = 3.5
-"""Width of one column of a paper, inches."""
+FORMATS = (".png", ".svg", ".pdf")  # suffixes of figures
+COLUMN = 3.5  # width of one column of a paper, inches
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -40,14 +38,14 @@ _STYLE = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "radtransfer",  # and the same figure is the same file
+    "svg.hashsalt": "radtransfer",  # the same figure gives the same file
 }
 
 
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = COLUMN, height: float = 2.5
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure of `width` × `height` inches and its axes, row by row; nothing global is touched."""
+    """A figure of `width` × `height` inches and its axes, row by row, without global state."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -58,7 +56,7 @@ def new_figure(
 
 
 def in_paper_style(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
-    """A function that draws a figure, drawing all of it in the house style."""
+    """Decorator: draw the figure in the common style."""
 
     @wraps(draw)
     def styled(*args, **keywords) -> "Figure":
@@ -71,7 +69,7 @@ def in_paper_style(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 
 def line_style(number: int) -> dict[str, str]:
-    """Colour, marker and dash of line `number` (from 0), as keywords of `Axes.plot`."""
+    """Color, marker and dash of line `number` (from 0), as keywords of `Axes.plot`."""
     return {
         "color": COLORS[number % len(COLORS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -80,18 +78,18 @@ def line_style(number: int) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """`text` as matplotlib draws it letter by letter: no formula at a dollar sign, no label hidden by an underscore."""
+    """`text` for matplotlib without special meaning: no formula after "$", no label hidden by a leading "_"."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text).replace("$", "\\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def shortened(name: str, letters: int) -> str:
-    """`name` in at most so many letters."""
+    """`name` in at most `letters` letters."""
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
 def set_subject(axes: "Axes", subject: str) -> None:
-    """Write above the axes what its figures are of, such as "positive class sick"; nothing for ""."""
+    """Write a subject above the axes, such as "positive class sick"; nothing for ""."""
     if subject:
         axes.set_title(plain(shortened(subject, 16 * int(axes.figure.get_size_inches()[0]))), fontsize=8)
 
@@ -99,10 +97,9 @@ def set_subject(axes: "Axes", subject: str) -> None:
 def name_above(
     figure: "Figure", names: Sequence[str], handles: Sequence | None = None, values: Sequence[str] | None = None
 ) -> None:
-    """A legend above the axes, in as many columns as names of that length leave room for.
+    """A legend above the axes, in as many columns as fit; long names are shortened, `values` after them are not.
 
-    The names are cut where they are too long; `values` stand behind them, uncut. Without `handles`, those of the first
-    axes that have a label.
+    Without `handles`, those of the first axes with a label.
     """
     room = 17 * figure.get_size_inches()[0]  # letters of 7 points
     tails = [""] * len(names) if values is None else [f", {value}" for value in values]
@@ -116,11 +113,7 @@ def name_above(
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write `figure` in the format of the suffix, whole or not at all; a PNG has 200 dots per inch.
-
-    Raises:
-        ConfigError: No format of a figure.
-    """
+    """Write `figure` atomically in the format of the suffix; a PNG has 200 dots per inch."""
     import matplotlib
 
     check_figure_path(path)
@@ -133,18 +126,18 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def check_figure_path(path: Path) -> None:
-    """Raises ConfigError unless a figure can be saved as `path`."""
+    """Raise ConfigError unless a figure can be saved as `path`."""
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"A figure is saved as {', '.join(FORMATS)}. Received: {path}.")
+        raise ConfigError(f"Expected a figure that ends in {', '.join(FORMATS)}. Received: {path}.")
 
 
 Sized = Sequence[tuple[str, int, float, float, float]]
-"""Backbone, parameters, AUC, and low and high end of its interval (NaN where there is none), of each point."""
+"""Backbone, parameters, AUC, and low and high end of its interval (NaN without one) of each point."""
 
 
 @in_paper_style
 def draw_auc_by_size(arms: Mapping[str, Sized]) -> "Figure":
-    """AUC against the size of the network: a mark per arm, on a logarithmic axis; a colour and marker per start.
+    """AUC against the size of the network on a logarithmic axis: a marker per arm, a color per initialization.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Table 1.
@@ -154,7 +147,7 @@ def draw_auc_by_size(arms: Mapping[str, Sized]) -> "Figure":
         style = line_style(number) | {"linestyle": "none"}
         values = [auc for *_, auc, _, _ in points]
         ends = [[max(auc - low, 0) for *_, auc, low, _ in points], [max(high - auc, 0) for *_, auc, _, high in points]]
-        # So that marks of one size do not hide each other.
+        # Shifted, so that markers of one size do not overlap.
         places = [count * 1.04 ** (number - (len(arms) - 1) / 2) for _, count, *_ in points]
         axes.errorbar(places, values, yerr=ends, capsize=2, elinewidth=0.8, label=plain(name), **style)
     sizes = {backbone: count for points in arms.values() for backbone, count, *_ in points}
@@ -171,9 +164,9 @@ def draw_auc_by_size(arms: Mapping[str, Sized]) -> "Figure":
 def draw_by_group(
     groups: Sequence[str], arms: Mapping[str, Sequence[Sequence[float]]], *, label: str, reference: float | None = None
 ) -> "Figure":
-    """A row per group; in it a large mark with a bar per arm, mean ± sd (ddof 1), and its values as small marks.
+    """A row per group, with mean ± SD (ddof 1) and single values of each arm; `reference` is a line.
 
-    `arms` is name to the values in each group, which may be none; `reference` is drawn as a line.
+    `arms` is name to the values in each group, which may be empty.
     """
     height = 0.9 + len(groups) * (0.13 * len(arms) + 0.12)
     figure, (axes,) = new_figure(width=2 * COLUMN, height=max(height, 1.8))
@@ -210,9 +203,9 @@ def draw_by_group(
 def draw_by_stage(
     stages: Sequence[str], series: Mapping[str, Sequence[tuple[float, float] | None]], *, x: str, y: str
 ) -> "Figure":
-    """A figure of merit against the stage that weights are reused through, a line with error bars for each series.
+    """A metric against the last transferred stage, a line with error bars for each series.
 
-    `series` is name to a mean and a standard deviation for each stage; None where there is no result.
+    `series` is name to mean and standard deviation for each stage; None without a result.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 7, 12 and 13.
@@ -220,7 +213,7 @@ def draw_by_stage(
     figure, (axes,) = new_figure()
     for number, (name, points) in enumerate(series.items()):
         known = [(place, point) for place, point in enumerate(points) if point is not None]
-        shift = 0.06 * (number - (len(series) - 1) / 2)  # so that bars do not hide each other
+        shift = 0.06 * (number - (len(series) - 1) / 2)  # so that bars do not overlap
         axes.errorbar(
             [place + shift for place, _ in known],
             [mean for _, (mean, _) in known],
@@ -244,7 +237,7 @@ Curve = Sequence[tuple[int, float]]
 
 @in_paper_style
 def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float | None = None) -> "Figure":
-    """AUC against training steps, a line for each arm over its folds: mean and a band, or bars for many arms.
+    """AUC against training steps: mean over folds for each arm, with a band, or with bars for many arms.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 6 to 8 and 15 to 20.
@@ -258,7 +251,7 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
             axes.plot(steps, mean, label=plain(name), markevery=every, **style)
             axes.fill_between(steps, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
         else:
-            # Bands on top of each other cannot be told apart; bars stand side by side.
+            # Many bands would overlap; bars are drawn side by side.
             shift = (number - (len(curves) - 1) / 2) * 0.1 * (steps[every] - steps[0] if len(steps) > every else 0)
             bars = {"yerr": sd, "errorevery": every, "markevery": every, "elinewidth": 0.6, "capsize": 1.5}
             axes.errorbar(steps + shift, mean, label=plain(name), **bars, **style)
@@ -272,7 +265,7 @@ def draw_convergence(curves: Mapping[str, Sequence[Curve]], *, threshold: float 
 
 
 def mean_curve(folds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps that every fold has reached, and mean and standard deviation (ddof 1; 0 for one fold) of the AUC there."""
+    """Steps common to all folds, and mean and standard deviation (ddof 1; 0 for one fold) of the AUC at these."""
     values = [dict(fold) for fold in folds]
     steps = sorted(set.intersection(*(set(fold) for fold in values))) if values else []
     table = np.array([[fold[step] for step in steps] for fold in values], dtype=np.float64).reshape(len(values), -1)
@@ -289,14 +282,14 @@ def draw_forest(
     reference: float | None = None,
     points: Sequence[Sequence[float]] = (),
 ) -> "Figure":
-    """A row per name (of one line or two), from the top: value, low and high end, NaN where there is none.
+    """A forest plot: a row per name (of one or two lines) with value, low and high end (NaN if missing).
 
-    `points` are the single values behind each row, drawn as small strokes; `reference` is drawn as a line.
+    `points` are the single values of each row, drawn as small strokes; `reference` is a line.
     """
     row = 0.28 if not any("\n" in name for name in names) else 0.4
     figure, (axes,) = new_figure(width=2 * COLUMN, height=0.8 + row * len(names))
     for place, (value, low, high) in enumerate(rows):
-        # Filled where the interval leaves out the reference, hollow where it does not.
+        # Filled if the interval excludes the reference, else hollow.
         crosses = reference is not None and not (low > reference or high < reference)
         axes.plot([low, high], [place, place], color=COLORS[0], linewidth=1.2)
         face = "white" if crosses else COLORS[0]
@@ -326,7 +319,7 @@ def draw_gain(
 ) -> "Figure":
     """Similarity against gain: a row of panels per source, a column per layer, a point per target and fold.
 
-    `points` and `lines` (slope and intercept; None where there is none) are of a source and layer.
+    `points` and `lines` (slope and intercept, or None) are by source and layer.
 
     References:
         Juodelyte et al. 2023 (arXiv 2302.08272), similarity against performance gain.
@@ -336,7 +329,7 @@ def draw_gain(
 
     def mark(number: int, size: float) -> dict:
         style = line_style(number)
-        # Every other mark is hollow, so that they can be told apart in grayscale.
+        # Every other marker is hollow, for grayscale.
         face = "white" if (number + number // len(MARKERS)) % 2 else style["color"]
         return {"marker": style["marker"], "color": style["color"], "markerfacecolor": face, "markersize": size}
 
@@ -373,9 +366,9 @@ def draw_gain(
 
 @in_paper_style
 def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, steepest: float | None, upper: float) -> "Figure":
-    """A point for each step, their running mean, and lines at two rates, all named above the axes.
+    """Loss against learning rate: each step, the running mean, and two rates.
 
-    `steepest` is the rate at which the loss falls most steeply; `upper`, a tenth of the rate with the lowest loss.
+    `steepest`: the rate with the steepest descent of the loss; `upper`: a tenth of the rate with the lowest loss.
     """
     figure, (axes,) = new_figure(width=1.4 * COLUMN, height=2.8)
     axes.plot(rates, losses, ".", color="0.6", markersize=2.5, label="each step")
@@ -386,38 +379,37 @@ def draw_loss_by_rate(rates: np.ndarray, losses: np.ndarray, *, steepest: float 
         axes.axvline(steepest, color=COLORS[1], linestyle="--", label=f"steepest fall of the loss: {steepest:.2g}")
     label = f"a tenth of the rate of the lowest loss: {upper:.2g}"
     axes.axvline(upper, color=COLORS[2], linestyle=":", label=label)
-    # The last steps may lie far above all others.
+    # The loss of the last steps may be very large.
     axes.set_ylim(losses.min() * 0.95, max(np.quantile(losses, 0.9) * 1.2, means[0] * 1.3))
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
-    # No line runs above the axes.
+    # Above the axes, the legend covers no line.
     figure.legend(loc="outside upper center", ncols=2, fontsize=7)
     return figure
 
 
 CELL, GAP, CAPTION, HEAD = 1.2, 0.06, 1.35, 0.5
-"""Side of a picture, space between two, width of the captions and height above everything, inches."""
-LETTERS = 24
-"""Of a line of a caption."""
+"""Side of a picture, gap, width of the captions, and height of the header, inches."""
+LETTERS = 24  # letters per line of a caption
 
 
 @dataclass(frozen=True, eq=False)
 class SheetRow:
-    """One image of the sheet."""
+    """One image of the contact sheet."""
 
-    name: str  # file name; shortened in its middle to three lines
+    name: str  # file name, shortened to three lines
     label: str  # its class
-    pictures: tuple[np.ndarray, ...]  # the image as it is, then its variations, each uint8 (height, width, 3), RGB
+    pictures: tuple[np.ndarray, ...]  # the image and its augmentations, each uint8 (height, width, 3), RGB
 
 
 @in_paper_style
 def draw_contact_sheet(
     rows: Sequence[SheetRow], *, heads: Sequence[str], classes: Sequence[str], title: str
 ) -> "Figure":
-    """A sheet of pictures: a row per image, as it is and in random variations.
+    """A contact sheet: a row per image, with its random augmentations.
 
-    Each row has as many pictures as there are `heads` above the columns; `classes` are in the order of their colours.
+    Each row has a picture per column title in `heads`; `classes` are in the order of their colors.
     """
     from matplotlib.figure import Figure
 
@@ -431,7 +423,7 @@ def draw_contact_sheet(
     for i, row in enumerate(rows):
         bottom = height - HEAD - step * i - CELL
         color = COLORS[classes.index(row.label) % len(COLORS)] if row.label in classes else "black"
-        # The class above the middle of the row, the name below it, both ending beside the pictures.
+        # The class above the middle of the row, the name below it, both right-aligned.
         x, y = (CAPTION - 0.1) / width, (bottom + CELL / 2) / height
         label = shortened_middle(printable(row.label or "no label"), LETTERS)
         figure.text(x, y, label, ha="right", va="bottom", color=color, fontweight="bold", parse_math=False)
@@ -446,7 +438,7 @@ def draw_contact_sheet(
 
 
 def shortened_middle(text: str, letters: int) -> str:
-    """`text` with its middle replaced by "…" if it is longer than that."""
+    """`text` with its middle replaced by "…" if it is longer than `letters`."""
     if len(text) <= letters:
         return text
     end = (letters - 1) // 2

@@ -1,4 +1,4 @@
-"""Figures of layers: similarity before and after training and between networks, changes of weights, and filters."""
+"""Figures of layers: similarity before and after training or between networks, changes of weights, and filters."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,16 @@ class Panel:
 
     pairs: Sequence[Sequence[tuple[float, float]]]
     """Similarity before and after training in each draw, for each pair of networks."""
-    r_squared: float | None  # squared correlation over all points; None where it is not defined
+    r_squared: float | None  # squared correlation over all points; None if undefined
     ci95: tuple[float, float] | None
 
 
 @in_paper_style
 def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
-    """A row of panels per kind of pair, a column per layer, each with its own scales; a mark per pair of networks.
-
-    More layers than five go on in further rows.
+    """A row of panels per kind of pair, a column per layer (at most five), a marker per pair of networks.
 
     References:
-        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 4: the lowest layer, and higher ones beside it.
+        Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 4.
     """
     starts, layers = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     across = min(5, len(layers))
@@ -55,7 +53,7 @@ def before_after(panels: Mapping[tuple[str, str], Panel]) -> "Figure":
             else:
                 _draw_before_after(panel_axes, names[place], panel)
         row[0].set_ylabel(f"{plain(shortened(start, 28))}\nafter training", fontsize=7)
-    figure.supxlabel("similarity before training; the line: unchanged", fontsize=7)
+    figure.supxlabel("similarity before training (line: unchanged)", fontsize=7)
     return figure
 
 
@@ -70,8 +68,8 @@ def _draw_before_after(axes: "Axes", layer: str, panel: Panel) -> None:
         half = max(0.6 * np.ptp(every, axis=0).max(), 0.01)
         axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         axes.plot([-2, 2], [-2, 2], color="0.7", linewidth=0.6, zorder=0, scalex=False, scaley=False)
-    told = "n/a" if panel.r_squared is None else f"{panel.r_squared:.2f} ({panel.ci95[0]:.2f} to {panel.ci95[1]:.2f})"
-    axes.set_title(f"{plain(shortened(layer, 20))}\nR² {told}", fontsize=7)
+    value = "n/a" if panel.r_squared is None else f"{panel.r_squared:.2f} ({panel.ci95[0]:.2f} to {panel.ci95[1]:.2f})"
+    axes.set_title(f"{plain(shortened(layer, 20))}\nR² {value}", fontsize=7)
     axes.tick_params(labelsize=6)
     axes.locator_params(axis="x", nbins=2)
     axes.locator_params(axis="y", nbins=3)
@@ -79,12 +77,12 @@ def _draw_before_after(axes: "Axes", layer: str, panel: Panel) -> None:
 
 @dataclass(frozen=True)
 class SimilarityCurve:
-    """One line of the figure; every sequence has a value per layer, NaN where there is none."""
+    """One line of the figure; every sequence has a value per layer, or NaN."""
 
     values: Sequence[float]
-    low: Sequence[float]  # end of the 95 % interval, or of another range that is said elsewhere
+    low: Sequence[float]  # end of the 95 % interval, or another range
     high: Sequence[float]
-    chance: Sequence[float]  # the most that unrelated layers score
+    chance: Sequence[float]  # score of unrelated layers
 
 
 @in_paper_style
@@ -95,10 +93,9 @@ def similarity_curve(
     measure: str,
     chance: Sequence[float] | None = None,
 ) -> "Figure":
-    """A line per name in `curves` over the layers, above a band from the bottom up to what unrelated layers score.
+    """Similarity over layers, a line per curve, with a band up to the score of unrelated layers.
 
-    `measure` is what the values are; `chance`, what unrelated layers score of all curves together: a value per layer,
-    NaN where unknown.
+    `measure` is the axis label; `chance` is the score of unrelated layers for all curves, per layer, or NaN.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 3.
@@ -133,10 +130,9 @@ def similarity_curve(
 def similarity_heat_map(
     matrix: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], row_title: str, column_title: str, title: str
 ) -> "Figure":
-    """Every layer of one network against every layer of another; colours run from 0 to 1.
+    """Similarity of every layer of one network with every layer of another, float (rows, columns), colors 0 to 1.
 
-    `matrix` is float (rows, columns); `rows` are layers of the first network, the lowest first, drawn at the bottom;
-    `title` is of the colour scale.
+    `rows` are layers of the first network, the lowest first, drawn at the bottom; `title` is of the color scale.
     """
     figure, (axes,) = new_figure(width=COLUMN + 0.5, height=COLUMN)
     image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="viridis", aspect="auto")
@@ -162,9 +158,9 @@ Band = Mapping[str, tuple[float, float | None]]
 
 @in_paper_style
 def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, Band]], *, label: str) -> "Figure":
-    """A panel per set of data, in it a line per pair of networks with bars of one standard deviation.
+    """A panel per data set, with a line per pair of networks and bars of one standard deviation.
 
-    `panels` is title to name of the line to its values; a layer without a value is left open.
+    `panels` is title to name of the line to its values.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 3; Juodelyte et al. 2023 (arXiv 2302.08272).
@@ -178,7 +174,7 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
     for panel, (title, lines) in zip(axes, panels.items(), strict=False):
         for name, line in lines.items():
             number = names.index(name)
-            x = np.arange(len(layers)) + 0.05 * (number - (len(names) - 1) / 2)  # so that bars do not hide each other
+            x = np.arange(len(layers)) + 0.05 * (number - (len(names) - 1) / 2)  # so that bars do not overlap
             mean = [line[layer][0] if layer in line else np.nan for layer in layers]
             sd = [(line[layer][1] or 0.0) if layer in line else 0.0 for layer in layers]
             handles[name] = panel.errorbar(x, mean, yerr=sd, capsize=1.5, elinewidth=0.7, **line_style(number))
@@ -198,10 +194,7 @@ def draw_layer_panels(layers: Sequence[str], panels: Mapping[str, Mapping[str, B
 
 @in_paper_style
 def layer_change(layers: Sequence[str], kinds: Sequence[str], changes: Sequence[float | None]) -> "Figure":
-    """How far the weights of each layer have moved: a point per layer, a line per kind of layer.
-
-    A change is the length of the difference over the length before; those of one kind can be compared with each other.
-    """
+    """Relative change of the weights: a point per layer, a line per kind; changes are comparable within a kind."""
     figure, (axes,) = new_figure(width=2 * COLUMN)
     for number, kind in enumerate(dict.fromkeys(kinds)):
         places = [i for i, change in enumerate(changes) if kinds[i] == kind and change is not None]
@@ -214,10 +207,8 @@ def layer_change(layers: Sequence[str], kinds: Sequence[str], changes: Sequence[
     return figure
 
 
-GAP = 1
-"""Pixels between two filters of a grid."""
-WIDTH = 7.0
-"""Of the figure: two columns of a paper, inches."""
+GAP = 1  # pixels between two filters of a grid
+WIDTH = 7.0  # width of the figure (two columns of a paper), inches
 
 
 @in_paper_style
@@ -228,13 +219,9 @@ def draw_filters(
     pretrained: Mapping[str, np.ndarray] | None = None,
     title: str = "",
 ) -> "Figure":
-    """The filters of the first convolution above, and a histogram of the weights of each stage below.
+    """The filters of the first convolution, (height, width, 1 or 3, filters), and a histogram of weights per stage.
 
-    Args:
-        kernel: Of the first convolution, (height, width, 1 or 3, filters).
-        weights: Stage to all values of its kernels.
-        pretrained: The same of the pretrained network, drawn as an outline for comparison.
-        title: Above everything.
+    `weights` is stage to all values of its kernels; `pretrained`, the same of the pretrained network, is an outline.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figures 5, 9, 10 and 14.
@@ -249,12 +236,12 @@ def draw_filters(
     top.imshow(pictures, interpolation="nearest")
     top.set_axis_off()
     size = f"{kernel.shape[0]}×{kernel.shape[1]}"
-    top.set_title(f"{title}: {kernel.shape[3]} filters of {size}, each to its own range")
+    top.set_title(f"{title}: {kernel.shape[3]} filters of {size}, each with its own scale")
     for place, (stage, values) in enumerate(weights.items()):
         axes, before = figure.add_subplot(grid[1, place]), (pretrained or {}).get(stage)
         low, high = np.quantile(values if before is None else np.concatenate([values, before]), (0.001, 0.999))
         edges = np.linspace(low, high if high > low else low + 1, 80)
-        axes.hist(values, edges, density=True, color=COLORS[5], label="this start")
+        axes.hist(values, edges, density=True, color=COLORS[5], label="this initialization")
         if before is not None:
             axes.hist(before, edges, density=True, histtype="step", color="black", linewidth=0.8, label="pretrained")
         axes.set_title(stage)
@@ -268,11 +255,7 @@ def draw_filters(
 
 
 def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> np.ndarray:
-    """The filters of a convolution side by side: float (rows, columns, 3), 0–1, white between.
-
-    Each filter is scaled to its own range, over all its channels; of other than three channels, the mean is shown in
-    grayscale.
-    """
+    """The filters of a convolution side by side, float (rows, columns, 3), 0–1, each scaled to its own range."""
     kernel = _in_rgb(kernel)
     low, high = kernel.min(axis=(0, 1, 2)), kernel.max(axis=(0, 1, 2))
     pictures = (kernel - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
@@ -281,10 +264,9 @@ def filter_grid(kernel: np.ndarray, *, columns: int = 16) -> np.ndarray:
 
 @in_paper_style
 def filter_change(a: np.ndarray, b: np.ndarray, *, title_a: str, title_b: str) -> "Figure":
-    """Two grids of filters in the same order and a histogram of all weights of both.
+    """Two grids of filters in the same order, and a histogram of all weights of both.
 
-    Kernels are float (height, width, channels, filters). Each filter and its counterpart share one scale, so that one
-    that has faded is seen to have. Gray is 0.
+    Kernels are float (height, width, channels, filters). A filter has the same scale in both grids; gray is 0.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Fig. 5 and 14.
@@ -307,7 +289,7 @@ def filter_change(a: np.ndarray, b: np.ndarray, *, title_a: str, title_b: str) -
 
 
 def _in_rgb(kernel: np.ndarray) -> np.ndarray:
-    """Of other than three channels the mean, three times."""
+    """Three channels; the mean of any other number of channels is repeated."""
     return kernel if kernel.shape[2] == 3 else np.repeat(kernel.mean(axis=2, keepdims=True), 3, axis=2)
 
 

@@ -1,12 +1,12 @@
-"""Pages, Markdown and sentences from the templates beside this module.
+"""Pages, Markdown and sentences from templates.
 
-*.html.j2   pages; everything that a template is handed is escaped
-*.md.j2     Markdown; the same for Markdown
-*.txt.j2    sentences in plain text, a macro each: said once, shown on a page, below a table and in JSON
+*.html.j2   pages; all values are escaped
+*.md.j2     Markdown; all values are escaped for Markdown
+*.txt.j2    sentences in plain text, one macro each, for pages, captions and JSON
 
 A report: sections of paragraphs, points, tables and figures, written as one folder.
 
-report.html   the page, which needs no other file      report.json   every figure on it
+report.html   the page, in one file                    report.json   all results on it
 figures/      each figure as .png and .svg             tables/       each table as .csv and .md
 """
 
@@ -34,7 +34,7 @@ _FOLDER = Path(__file__).with_name("templates")
 
 
 def render(template: str, **values: Any) -> str:
-    """A page or Markdown document; names in `values` may hold anything and are shown letter by letter."""
+    """A page or Markdown document; `values` may contain any text and are shown literally."""
     return _environment(template.split(".")[-2]).get_template(template).render(values)
 
 
@@ -55,7 +55,7 @@ def _environment(kind: str) -> "Environment":
         text = (_FOLDER / name).read_text(encoding="utf-8")
         if kind != "txt":
             return text
-        # A line end beside a tag of Jinja vanishes; any other is a space.
+        # A line break next to a Jinja tag is removed; any other is a space.
         text = re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL)
         return re.sub(r"\s*\n\s*", " ", re.sub(r"\s*\n\s*(?=\{%)|(?<=%\})\s*\n\s*", "", text))
 
@@ -81,7 +81,7 @@ _OURS = re.compile(r"(figures|tables)/[\w-]+\.(png|svg|csv|md)")
 
 @dataclass(frozen=True)
 class Point:
-    """A sentence with the evidence for it; `verdict` is a word or two that stands before it."""
+    """A sentence with its evidence; `verdict` is a label of a few words before it."""
 
     verdict: str
     text: str
@@ -90,15 +90,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, one at least, as they are read and as they are computed with.
+    """A table with at least one row.
 
     Attributes:
         name: Of its files.
-        caption: What the figures are, of how many, and what an interval covers.
-        columns: Title of each column that is shown; its value, a key or attribute of a row or a function of it; and
-            maybe a function that prints the value, and its further arguments.
-        records: The rows with every digit, as written to CSV, all with the same keys; None where `rows` are that.
-        text_columns: How many columns, from the left, hold names rather than figures.
+        caption: What the values are, their number, and what an interval covers.
+        columns: Title of each shown column; its value, as key, attribute or function of a row; optionally a function
+            that formats the value, and further arguments for it.
+        records: The rows for the CSV file, unrounded, with the same keys; None if `rows` are these.
+        text_columns: Number of columns, from the left, with names instead of numbers.
     """
 
     name: str
@@ -127,23 +127,20 @@ class Picture:
     """A figure."""
 
     name: str  # of its files
-    alt: str  # what it shows for who cannot see it
-    caption: str  # what is drawn, and of how many
+    alt: str  # alternative text
+    caption: str  # what is shown, and of how many
     figure: "Figure"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page; all of it is plain text."""
+    """The content of the page, in plain text."""
 
     title: str
-    subtitle: str  # what it is made from
-    facts: Sequence[tuple[str, str]]  # name and value of each
+    subtitle: str  # the source of the results
+    facts: Sequence[tuple[str, str]]  # names and values
     sections: Sequence[tuple[str, str, Sequence[Any]]]
-    """Name, title and parts of each; one without parts is left out.
-
-    A part is a paragraph (one of several lines keeps them), a list of `Point`, a `Table` or a `Picture`.
-    """
+    """Name, title and parts (paragraph, list of `Point`, `Table` or `Picture`); without parts, a section is omitted."""
 
     def of(self, kind: type) -> list[Any]:
         """The parts of a kind."""
@@ -151,21 +148,13 @@ class Report:
 
 
 def html_page(report: Report, images: Mapping[str, bytes]) -> str:
-    """The page as text; `images` is the SVG of every picture, by name."""
+    """The HTML of the page; `images` is the SVG of every picture, by name."""
     data = {name: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" for name, svg in images.items()}
     return render("report.html.j2", **vars(report), images=data)
 
 
-def markdown_table(table: Table) -> str:
-    """The table in GitHub's Markdown, its caption below it."""
-    return render("table.md.j2", part=table)
-
-
 def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write the folder, with `values` in report.json; gives the files, the page first.
-
-    An older report in it is replaced, other files stay. Errors as of `atomic_folder`.
-    """
+    """Write the folder, with `values` in report.json, and give its files, the page first; other files in it stay."""
     with atomic_folder(out, ("report.html", "report.json", *_earlier(out)), last="report.html") as folder:
         names, images = [], {}
         for picture in report.of(Picture):
@@ -179,28 +168,28 @@ def write_report(report: Report, values: Mapping[str, Any], out: Path) -> list[P
             records = table.records or [row if isinstance(row, Mapping) else asdict(row) for row in table.rows]
             rows = ([_csv_value(value) for value in record.values()] for record in records)
             write_rows(folder / names[-2], list(records[0]), rows, for_people=True)
-            write_text(folder / names[-1], markdown_table(table))
+            write_text(folder / names[-1], render("table.md.j2", part=table))
         write_text(folder / "report.html", html_page(report, images))
         write_json(folder / "report.json", dict(values) | {"files": names})
     return [out / name for name in ("report.html", "report.json", *names)]
 
 
 def report_time(out: Path) -> str | None:
-    """When the report that stands in a folder was made, as "2026-01-31 12:00"; None without one."""
+    """When the existing report in a folder was made, as "2026-01-31 12:00"; None without one."""
     page = out / "report.html"
     made = datetime.fromtimestamp(page.stat().st_mtime) if page.is_file() else None
     return made and made.strftime("%Y-%m-%d %H:%M")
 
 
 def _csv_value(value: Any) -> Any:
-    """A value as a field of a CSV file: empty for None, JSON for what has parts."""
+    """A value for a CSV file: empty for None, JSON for lists and dicts."""
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
 
 
 def _svg_of_shapes(figure: "Figure") -> bytes:
-    """The SVG with its letters drawn, so that it looks the same where the font is missing."""
+    """The SVG with letters as paths, so that it looks the same without the font."""
     import matplotlib
 
     page = io.BytesIO()

@@ -1,11 +1,11 @@
-"""Results of a transfer study as Juodelyte et al. publish theirs: CSV files of one folder, and what they say as rows.
+"""Results of a transfer study in the format of Juodelyte et al.: CSV files of one folder, and tables from them.
 
 AUC.csv            target, source, freeze, fold, AUC
 CCA_<target>.csv   model1, model2, fold, (stimuli), and a column per layer
 similarity.csv     target, model1, model2, freeze, fold, prob ("real" or "rand"), value
 
-Targets, sources, folds and layers are whatever the files hold. A value that is no number from 0 to 1 is an error; one
-that is missing (empty, NaN) is left out with a note, and so is a repeated line.
+Targets, sources, folds and layers are read from the files. A value that is not a number from 0 to 1 is an error;
+missing values (empty, NaN) and repeated lines are left out with a note.
 
 References:
     Juodelyte, Jiménez-Sánchez and Cheplygina 2023 (arXiv 2302.08272), results/ of DovileDo/revisiting-transfer.
@@ -30,13 +30,11 @@ from radtransfer.reports.statistics import (
     spread,
 )
 
-RANDOM = "random"
-"""The source of networks that were not pretrained."""
+RANDOM = "random"  # the source of randomly initialized networks
 
 UNFROZEN, FROZEN = "freezeFalse", "freezeTrue"
 
-LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")
-"""Names of columns that are layers."""
+LAYER = re.compile(r"(conv|block|stem|stage|layer|mixed)[_-]?\d*|conv\d_\w+")  # names of layer columns
 
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 
@@ -54,23 +52,23 @@ class Auc(NamedTuple):
 
 
 class LayerPair(NamedTuple):
-    """Two networks compared layer by layer, on one fold; `values` leaves out the layers that have none."""
+    """Two networks compared layer by layer on one fold."""
 
     target: str  # of the file
     model1: str  # `<target>-<source>-<freeze>` after fine-tuning, `<source>` or `random` before it
     model2: str
     fold: str
-    stimuli: str  # the images on which they were compared; empty where the file does not say
-    values: dict[str, float]  # CCA by layer, 0–1
+    stimuli: str  # the images of the comparison; empty if not in the file
+    values: dict[str, float]  # CCA by layer, 0–1, without missing values
 
     @property
     def is_own_start(self) -> bool:
-        """Whether it is a network trained as a whole and what that started from."""
+        """Whether it is an unfrozen network and its own initialization."""
         return self.model1 == f"{self.target}-{self.model2}-{UNFROZEN}"
 
 
 class PredictionPair(NamedTuple):
-    """How often two networks are right or wrong together: `prob` is "real" (observed) or "rand" (by chance)."""
+    """How often two networks are both correct or both wrong: `prob` is "real" (observed) or "rand" (by chance)."""
 
     target: str
     model1: str
@@ -83,7 +81,7 @@ class PredictionPair(NamedTuple):
 
 @dataclass
 class Published:
-    """What a folder holds: its lines in the order of the files, and what was read, ignored and left out."""
+    """The content of a folder: lines in the order of the files, files read and ignored, and notes."""
 
     folder: Path
     auc: list[Auc] = field(default_factory=list)
@@ -96,16 +94,12 @@ class Published:
 
     @property
     def targets(self) -> list[str]:
-        """In the order in which they are met."""
+        """In the order of the files."""
         return list(dict.fromkeys(item.target for item in (*self.auc, *self.pairs, *self.predictions)))
 
 
 def read_published(folder: Path) -> Published:
-    """Read every file of `folder` that is known by its name.
-
-    Raises:
-        DataError: Not a folder, nothing in it is known, a column is missing, or a line (which is named) is malformed.
-    """
+    """Read the files with known names in `folder`; DataError without one, or for missing columns or malformed lines."""
     if not folder.is_dir():
         raise DataError(f"Expected a folder with AUC.csv, CCA_<target>.csv or similarity.csv. Received: {folder}.")
     found = Published(folder)
@@ -130,7 +124,7 @@ def read_published(folder: Path) -> Published:
 
 
 def auc_rows(found: Published) -> list[Row]:
-    """Mean, sd and number of folds of every target, source and freeze."""
+    """Mean, SD and number of folds of every target, source and freeze."""
     values: dict[tuple, list[float]] = {}
     for item in found.auc:
         values.setdefault((item.target, item.source, item.freeze), []).append(item.value)
@@ -140,7 +134,7 @@ def auc_rows(found: Published) -> list[Row]:
 
 
 def difference_rows(found: Published) -> list[Row]:
-    """Every two sources on the same target, freeze and folds; and each source unfrozen less frozen."""
+    """Differences of any two sources on the same target, freeze and folds; of each source, unfrozen minus frozen."""
     folds: dict[tuple, dict[str, float]] = {}
     for item in found.auc:
         folds.setdefault((item.target, item.source, item.freeze), {})[item.fold] = item.value
@@ -159,10 +153,10 @@ def difference_rows(found: Published) -> list[Row]:
 
 
 def pair_kind(pair: LayerPair) -> tuple[str, str]:
-    """What two compared networks are to each other (starts, own start, sources, frozen, random), and a title for it."""
+    """The kind of a pair (starts, own start, sources, frozen, random, other), and a title."""
 
     def parts(model: str) -> tuple[str, str]:
-        """Source and freeze of a network's name; freeze is empty for a start."""
+        """Source and freeze in the name of a network; freeze is empty before fine-tuning."""
         for freeze in (UNFROZEN, FROZEN):
             if model.startswith(f"{pair.target}-") and model.endswith(f"-{freeze}"):
                 return model[len(pair.target) + 1 : -len(freeze) - 1], freeze
@@ -183,7 +177,7 @@ def pair_kind(pair: LayerPair) -> tuple[str, str]:
 
 
 def cca_rows(found: Published) -> list[Row]:
-    """Mean and sd over folds of every pair and layer."""
+    """Mean and SD over folds of every pair and layer."""
     values: dict[tuple, list[float]] = {}
     for pair in found.pairs:
         for layer in found.layers:
@@ -195,7 +189,7 @@ def cca_rows(found: Published) -> list[Row]:
 
 
 def prediction_rows(found: Published) -> list[Row]:
-    """Observed and expected agreement, and their difference, on the folds that have both."""
+    """Observed and expected agreement, and their difference on folds with both."""
     values: dict[tuple, dict[str, dict[str, float]]] = {}
     for item in found.predictions:
         key = (item.target, item.model1, item.model2, item.freeze)
@@ -216,21 +210,21 @@ def prediction_rows(found: Published) -> list[Row]:
 
 
 def gain_sources(found: Published) -> list[str]:
-    """Sources of networks that are compared with their own start, in the order of the AUC file."""
+    """Sources of networks that are compared with their own initialization, in the order of the AUC file."""
     paired = dict.fromkeys(pair.model2 for pair in found.pairs if pair.is_own_start)
     known = dict.fromkeys(item.source for item in found.auc if item.source in paired)
     return [source for source in known | paired if source != RANDOM]
 
 
 def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]], list[str]]:
-    """The points of each source and layer, and notes of the folds that could not be used.
+    """The points of each source and layer, one per target and fold, and notes on unused folds.
 
-    A point is a fold of a target: x the CCA of the fine-tuned network to its own start, y its AUC relative to that of
-    random initialization on the same target and fold, everything trained (freezeFalse).
+    x: CCA between the fine-tuned network and its own initialization; y: relative gain over random initialization on the
+    same target and fold, all layers trained (freezeFalse).
     """
     aucs = {(i.target, i.source, i.fold): i.value for i in found.auc if i.freeze == UNFROZEN}
     points = {(source, layer): [] for source in gain_sources(found) for layer in found.layers}
-    # Fine-tuned networks and their own start: a line per target, source and fold, on the target's own images.
+    # Fine-tuned networks and their initialization: one line per target, source and fold, on images of the target.
     chosen: dict[tuple, LayerPair] = {}
     for pair in found.pairs:
         key = (pair.target, pair.model2, pair.fold)
@@ -259,7 +253,7 @@ def gain_points(found: Published) -> tuple[dict[tuple[str, str], list[GainPoint]
 
 
 def gain_rows(found: Published) -> tuple[list[Row], list[str]]:
-    """Least squares of gain on similarity by source and layer, and notes of what could not be used or computed."""
+    """Least-squares fits of gain to similarity by source and layer, and notes."""
     rows, (points, notes) = [], gain_points(found)
     for (source, layer), members in points.items():
         line = fit_line([point.similarity for point in members], [point.gain for point in members])
@@ -280,7 +274,7 @@ def _list(interval: Interval | None) -> list[float] | None:
 
 
 class _Line(NamedTuple):
-    """A line of a file: its number, counted from 1 with the header, and its fields by column, without blanks."""
+    """A line of a file: its number (the header is 1), and its fields by column, without blanks."""
 
     path: Path
     number: int
@@ -293,7 +287,7 @@ class _Line(NamedTuple):
         return tuple(self.fields[column] for column in columns)
 
     def share(self, column: str) -> float | None:
-        """A number from 0 to 1; None where it is missing."""
+        """A number from 0 to 1; None if missing."""
         text = self.fields[column]
         if text.lower() in _MISSING:
             return None
@@ -306,7 +300,7 @@ class _Line(NamedTuple):
         return min(max(value, 0.0), 1.0)
 
     def is_new(self, key: tuple[str, ...], value: object, seen: dict, notes: list[str]) -> bool:
-        """Whether the line has a value and its key is met for the first time; a key with two values is an error."""
+        """Whether the line has a value and a new key; a key with two values is an error."""
         named = ", ".join(filter(None, key))
         where = f"{self.path.name}, line {self.number} ({named})"
         if value is None:
@@ -314,7 +308,7 @@ class _Line(NamedTuple):
             return False
         first, before = seen.setdefault(key, (self.number, value))
         if before != value:
-            raise self.error(f"{named} stands in line {first} already, with another value")
+            raise self.error(f"{named} is already in line {first}, with another value")
         if first != self.number:
             notes.append(f"{where}: repeats line {first}; counted once")
         return first == self.number
@@ -358,23 +352,21 @@ def _read_pairs(path: Path, target: str, found: Published) -> None:
 def _read_lines(
     path: Path, columns: Sequence[str], notes: list[str], *, also: Sequence[str] = ()
 ) -> tuple[Iterator[_Line], list[str]]:
-    """The lines of a CSV file that are not blank, and its header; notes the columns that say nothing to us."""
+    """The lines of a CSV file that are not blank, and its header; unused columns are noted."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.reader(handle)
             header = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, [text.strip() for text in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV file in UTF-8; it cannot be read ({error}).") from None
+        raise DataError(f"{path}: expected a CSV file in UTF-8 ({error}). Save it as UTF-8.") from None
     missing = [name for name in columns if name not in header]
     if missing:
         has = ", ".join(filter(None, header)) or "nothing"
-        raise DataError(
-            f"{path}: expected the columns {', '.join(columns)}; {', '.join(missing)} missing. It has {has}."
-        )
+        raise DataError(f"{path}: expected the columns {', '.join(columns)}, received {has}. Add {', '.join(missing)}.")
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}: the column {', '.join(twice)} appears twice. Name each column once.")
+        raise DataError(f"{path}: expected different columns, received {', '.join(twice)} twice. Rename one.")
     unknown = [name for name in header if name not in (*columns, *also) and not (also and LAYER.fullmatch(name))]
     if any(unknown):
         notes.append(f"{path.name}: columns not used: {', '.join(filter(None, unknown))}")

@@ -1,4 +1,4 @@
-"""The paper out of published results: its AUC table, CCA figures, prediction similarity, and similarity against gain.
+"""A report from published results: AUC table, CCA figures, prediction similarity, and similarity against gain.
 
 A finding claims a difference only where the 95 % interval excludes 0, and is "inconclusive" otherwise. The sentences of
 the page are in `templates/published.txt.j2`.
@@ -31,28 +31,21 @@ from radtransfer.reports.published import (
 )
 from radtransfer.reports.statistics import interval, mean_sd, number, signed, verdict
 
-CHOICES = ("rand", "AUC", "folds", "inputs", "baseline")
-"""Where the published code's choices matter for the figures on the page."""
+CHOICES = ("rand", "AUC", "folds", "inputs", "baseline")  # choices of the published code that affect the results
 
 _CCA_FIGURES = {
     "cca_own_start": ("own start",),
     "cca_sources": ("sources", "starts"),
     "cca_random_frozen": ("random", "frozen", "other"),
 }
-"""Which kinds of pairs each figure shows."""
+"""The kinds of pairs in each figure."""
 
 
 def report_published(folder: Path, out: Path) -> list[Path]:
-    """Read `folder` and write its report to `out`; gives the files, the page first.
+    """Read `folder`, write its report to `out`, and give its files, the page first.
 
-    `report.json` holds `gain` (a row per source and layer: slope and r of relative gain on CCA, `ci95` of the slope
-    by Student's t on n - 2 degrees of freedom, `r_ci95`, the same within targets, and the slope without each target),
-    `auc`, `differences`, `cca`, `predictions`, `findings`, and what was `read`, `ignored` and left out (`notes`).
-    What is not defined is null.
-
-    Raises:
-        DataError: As `read_published`.
-        RunError: As `write_report`.
+    In `report.json`, `gain` has a row per source and layer: slope and r of relative gain on CCA, `ci95` of the slope
+    (Student's t, n - 2 degrees of freedom), `r_ci95`, the same within targets, and the slope without each target.
     """
     found = read_published(folder)
     auc, differences, cca = auc_rows(found), difference_rows(found), cca_rows(found)
@@ -98,7 +91,7 @@ def report_published(folder: Path, out: Path) -> list[Path]:
 
 
 def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
-    """Which of two pretrained sources is better, over the targets."""
+    """Which of two sources is better on which targets."""
     for (a, b), rows in _by_sources(differences).items():
         if RANDOM not in (a, b):
             by_verdict, inconclusive = _by_verdict(rows)
@@ -108,7 +101,7 @@ def sources_compared(differences: Sequence[Row]) -> Iterator[Point]:
 
 
 def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
-    """Whether pretraining helped at all, by source."""
+    """Whether pretraining helped, by source and target."""
     for (a, b), rows in _by_sources(differences).items():
         if RANDOM in (a, b):
             source = a if b == RANDOM else b
@@ -122,7 +115,7 @@ def pretraining_against_random(differences: Sequence[Row]) -> Iterator[Point]:
 
 
 def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
-    """A failure signature: AUC lost when the pretrained layers are first frozen."""
+    """A failure signature: AUC lost when the pretrained layers are frozen at first."""
     rows = [row for row in differences if (row["freeze_a"], row["freeze_b"]) == (UNFROZEN, FROZEN)]
     lost = [row for row in rows if verdict(row["ci95"]) == "better"]
     if rows:
@@ -134,7 +127,7 @@ def lost_when_frozen(differences: Sequence[Row]) -> Iterator[Point]:
 
 
 def same_errors(predictions: Sequence[Row]) -> Iterator[Point]:
-    """Whether networks of two sources err on the same images more often than by chance."""
+    """Whether networks of two sources make errors on the same images more often than by chance."""
     groups: dict[tuple, list[Row]] = {}
     for row in predictions:
         if row["excess"] is not None:
@@ -149,7 +142,7 @@ def same_errors(predictions: Sequence[Row]) -> Iterator[Point]:
 
 
 def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
-    """Whether networks that stay like their start gain more or less from it: the question of the paper."""
+    """Whether networks that change less gain more or less from pretraining, the question of the paper."""
     for source in dict.fromkeys(row["source"] for row in gains):
         rows = [row for row in gains if row["source"] == source]
         known = [row for row in rows if row["ci95"]]
@@ -163,7 +156,7 @@ def similarity_and_gain(gains: Sequence[Row]) -> Iterator[Point]:
         if not negative and not positive:
             yield Point("inconclusive", say("published.no_slope", source), evidence)
             continue
-        # What stands against reading the slopes as more than a difference between targets.
+        # Whether the slopes are only differences between targets, or depend on one target.
         within = [row["ci95_within_targets"] for row in known if row["ci95_within_targets"]]
         decided = any(verdict(ends, same=0) != "inconclusive" for ends in within)
         targets = len(known[0]["targets"]) if within and not decided else 0
@@ -216,7 +209,7 @@ def _cca_parts(found: Published, rows: Sequence[Row]) -> list[Any]:
     for name, kinds in _CCA_FIGURES.items():
         if not any(row["kind"] in kinds for row in rows):
             continue
-        # Two networks of one name, started at random, are the floor of every figure.
+        # Two networks of one name (random initialization) are the reference in every figure.
         members = [row for row in rows if row["kind"] in kinds or row["model1"] == row["model2"]]
         panels: dict[str, dict[str, dict]] = {}
         for row in members:
@@ -282,7 +275,7 @@ def _gain_parts(found: Published, rows: Sequence[Row]) -> list[Any]:
 
 
 def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """The rows that compare two sources, all trained, by their names."""
+    """The rows that compare two unfrozen sources, by their names."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in differences:
         if row["freeze_a"] == row["freeze_b"] == UNFROZEN:
@@ -291,7 +284,7 @@ def _by_sources(differences: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _by_verdict(rows: Sequence[Row]) -> tuple[dict[str, list[str]], bool]:
-    """Targets by what their interval says, and whether all are inconclusive."""
+    """Targets by verdict, and whether all are inconclusive."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "inconclusive": []}
     for row in rows:
         found[verdict(row["ci95"])].append(row["target"])

@@ -1,4 +1,4 @@
-"""A report on a study or on any runs: what each arm scores, how they differ, and what to do, with the evidence."""
+"""A report on a study or on any runs: AUC of each arm, differences, and advice with its evidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,13 +10,13 @@ from radtransfer.reports import sections
 from radtransfer.reports.advice import advice, leak_points, one_arm
 from radtransfer.reports.arms import (
     ArmResults,
-    PredictionShelf,
+    PredictionCache,
     compare_arms,
     step_differences,
     step_rows,
     summarize_arms,
+    test_curves,
     usual_threshold,
-    watched_curves,
 )
 from radtransfer.reports.changes import (
     LayerChanges,
@@ -43,20 +43,11 @@ def report_runs(
     cca: bool = True,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a report on a study, or on runs; gives the files, the page first.
+    """Write a report on a study, or on runs, and give its files, the page first.
 
-    A study, named alone, gives the page its words, and says what is compared and measured against what; the arms are
-    called as in it. Of anything else, runs that differ in their seed alone are one arm.
-
-    Args:
-        paths: A study's folder, or run folders, studies and folders of runs.
-        out: The folder of the report.
-        threshold: AUC that training steps are counted to; None for the study's, or one that every arm reaches.
-        cca: Also compare layers and filters, which needs the runs' images and TensorFlow.
-        progress: Told what happens.
-
-    Raises:
-        RunError: No run, none with a result, runs that answer different questions, or the folder cannot be written.
+    A single study defines texts, names of arms, comparisons and references; otherwise, runs that differ only in their
+    seed are one arm. `threshold` is the AUC for steps, by default that of the study or one that every arm reaches;
+    `cca` also compares layers and filters, which needs the images of the runs and TensorFlow.
     """
     progress = _Counts(progress or Progress())
     subject = find_subject(paths)
@@ -70,7 +61,7 @@ def report_runs(
 
 
 class _Counts(Progress):
-    """Passes on how far the work is; what each of many comparisons notes would be said many times over."""
+    """Passes on counts only, without the notes of each of many comparisons."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
@@ -81,7 +72,7 @@ class _Counts(Progress):
 
 @dataclass(frozen=True)
 class _Results:
-    """All that the page shows; what each part is stands where it is made."""
+    """The content of the page."""
 
     subject: Subject
     found: ArmResults
@@ -95,13 +86,13 @@ class _Results:
 
 
 def _results(subject: Subject, threshold: float | None, cca: bool, progress: Progress) -> _Results:
-    arms, predictions = subject.arms, PredictionShelf(subject.notes)
+    arms, predictions = subject.arms, PredictionCache(subject.notes)
     summaries = summarize_arms(arms, predictions)
     images = {arm.name: arm.images for arm in summaries}
     kept = {arm: other for arm, other in subject.references.items() if images[arm] == images[other]}
     subject = replace(subject, references=kept)
     differences = compare_arms(arms, summaries, predictions, progress, named=subject.predictions or ())
-    curves = watched_curves(arms)
+    curves = test_curves(arms)
     threshold = usual_threshold(curves) if threshold is None else threshold
     changes = layer_changes(subject, progress) if cca else LayerChanges({}, {})
     steps = [] if threshold is None else step_differences(arms, threshold)
@@ -124,7 +115,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     scoring = subject.arms[0].runs[0].scoring
 
     def of_subject(parts: Sequence[Any]) -> list[Any]:
-        """Figures and tables of AUCs, with what these are of."""
+        """Figures and tables with the positive class, grade or label of the AUC."""
         if not scoring.subject:
             return list(parts)
         for part in parts:
@@ -135,7 +126,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
     words = (("Follows", "follows"), ("Published results", "published"))
     published = [f"{title}: {text}" for title, key in words if (text := subject.about.get(key))]
     changes = [
-        *sections.own_parts(own),
+        *sections.similarity_parts(own, own=True),
         *sections.change_difference_parts(change_differences(subject, own)),
         *sections.filter_parts(results.filters),
     ]
@@ -152,7 +143,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
             ("size", "Is a small network enough?", of_subject(sections.size_parts(found))),
             ("sources", "Source-task performance", sections.source_table(sections.source_rows(subject, found))),
             ("cca", "What did training change?", changes),
-            ("pairs", "Similarity between models", sections.pair_parts(results.changes.pairs)),
+            ("pairs", "Similarity between models", sections.similarity_parts(results.changes.pairs, own=False)),
             ("seeds", "Pretrained and random initialization over seeds", sections.seed_parts(results.seeds)),
             ("gain", "Similarity against gain", sections.gain_parts(results.gains, sections.gain_rows(results.gains))),
             ("predictions", "Agreement of errors", sections.agreement_parts(found, subject.predictions)),
@@ -162,7 +153,7 @@ def _page(results: _Results, points: Sequence[Point]) -> Report:
 
 
 def _values(results: _Results, points: Sequence[Point]) -> dict[str, Any]:
-    """What `report.json` holds; what is not defined is null."""
+    """The content of `report.json`; undefined values are null."""
     found, subject, own = results.found, results.subject, results.changes.own
     scoring, pairs = subject.arms[0].runs[0].scoring, results.changes.pairs
     return {

@@ -23,15 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Line = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, float]
-"""Recalls and precisions; low and high end of the band, which may be empty; average precision; prevalence."""
+"""Recalls, precisions, low and high end of the band (may be empty), average precision, prevalence."""
 
 
 @in_paper_style
 def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float], *, subject: str = "") -> "Figure":
-    """A line and a band for each curve; the bands are known at the recalls of `grid`.
-
-    `subject` is what the curves are of, such as "positive class sick"; it stands above.
-    """
+    """Precision-recall curves with bands at the recalls of `grid`; `subject`, such as "positive class sick", on top."""
     figure, axes = _square(len(curves), subject, "recall (sensitivity)", "precision (band: 95 %)")
     handles = []
     for number, (x, y, low, high, _, prevalence) in enumerate(curves.values()):
@@ -45,7 +42,7 @@ def draw_precision_recall(curves: Mapping[str, Line], grid: Sequence[float], *, 
 
 
 RocLine = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float], float, Sequence[float] | None]
-"""False-positive rates and sensitivities; low and high end of the band, which may be empty; the area, its interval."""
+"""False-positive rates, sensitivities, low and high end of the band (may be empty), AUC and its interval."""
 
 
 @in_paper_style
@@ -56,9 +53,9 @@ def draw_roc(
     points: Mapping[str, tuple[float, float]] | None = None,
     subject: str = "",
 ) -> "Figure":
-    """A line and a band for each curve; the bands are known at the false-positive rates of `grid`.
+    """ROC curves with bands at the false-positive rates of `grid`, and operating points.
 
-    `points` is name to the false-positive rate and sensitivity of its operating point; `subject` stands above.
+    `points` is name to the false-positive rate and sensitivity of its operating point.
     """
     figure, axes = _square(len(curves), subject, "1 - specificity", "sensitivity (band: 95 %)")
     handles = []
@@ -76,7 +73,7 @@ def draw_roc(
 
 
 def _square(curves: int, subject: str, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
-    """A figure with room for so many names above the unit square."""
+    """A figure of the unit square with room for the names of the curves."""
     figure, (axes,) = new_figure(width=COLUMN, height=COLUMN + 0.12 * curves)
     set_subject(axes, subject)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel=xlabel, ylabel=ylabel)
@@ -84,10 +81,7 @@ def _square(curves: int, subject: str, xlabel: str, ylabel: str) -> tuple["Figur
 
 
 class Bins(NamedTuple):
-    """Of each bin that holds any: mean confidence, frequency and its interval, count, and where the bin starts.
-
-    `width` is that of every bin, `error` the calibration error.
-    """
+    """Mean confidence, frequency with its interval, count and start of each non-empty bin; calibration error."""
 
     confidence: Sequence[float]
     frequency: Sequence[float]
@@ -107,9 +101,9 @@ def draw_reliability(
     unit: str = "images",
     subject: str = "",
 ) -> "Figure":
-    """Frequencies with their intervals against confidences above, counts as bars below; each diagram in a colour.
+    """Reliability diagrams (frequency against confidence, with intervals) and histograms of the confidence.
 
-    `confidence`, `frequency` and `unit` name the axes; `subject` stands above.
+    `confidence`, `frequency` and `unit` are axis labels.
     """
     figure, (above, below) = new_figure(2, 1, width=COLUMN, height=1.4 * COLUMN + 0.12 * len(diagrams))
     set_subject(above, subject)
@@ -139,9 +133,9 @@ def draw_reliability(
 def draw_confusion(
     tables: Mapping[str, Sequence[Sequence[int]]], names: Mapping[str, Sequence[str]], decided: str = ""
 ) -> "Figure":
-    """A matrix per table: a row per true class, numbers of images and their share of the row, in percent and as shade.
+    """Confusion matrices: a row per true class, with numbers of images and percent of the row.
 
-    `tables` and `names` are title ("" for none) to counts and to class names; `decided` says how classes were chosen.
+    `tables` and `names` are title ("" for none) to counts and class names; `decided` says how classes were predicted.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -150,7 +144,7 @@ def draw_confusion(
     widest = max(len(item) for item in names.values())
     side = COLUMN * max(1.0, widest / 8) if len(tables) == 1 else 1.9
     figure, axes = new_figure(rows, columns, width=side * columns + 0.7, height=side * rows)
-    figure.set_layout_engine("compressed")  # made for squares: nothing is cut off beside them
+    figure.set_layout_engine("compressed")  # for axes of fixed aspect ratio
     for place in axes[len(tables) :]:
         place.set_axis_off()
     for place, (title, counts) in zip(axes, tables.items(), strict=False):
@@ -169,12 +163,12 @@ def draw_confusion(
     if decided:
         figure.suptitle(f"predicted {decided}", fontsize=8)
     bar = figure.colorbar(shades, ax=axes, aspect=25, format=PercentFormatter(1, symbol=" %"))
-    bar.set_label("colour and percent:\nshare of the true class")
+    bar.set_label("percent of the true class")
     bar.outline.set_visible(False)
     return figure
 
 
-_GROUPS = ("both right", "A only", "B only", "both wrong")
+_GROUPS = ("both correct", "only A", "only B", "both wrong")
 _COLORS = (COLORS[2], COLORS[0], COLORS[4], COLORS[1])
 
 
@@ -189,16 +183,10 @@ def prediction_agreement(
     title_a: str,
     title_b: str,
 ) -> "Figure":
-    """Left, a point per image; right, the shares of images in each group against those of independent networks.
+    """Left, a point per image; right, the share of images in each group and that of independent networks.
 
-    Args:
-        truth_a: Probability that A gave to the truth, 0–1 (images,).
-        truth_b: The same of B.
-        right_a: 1 where A was right, 0 where wrong; between for several labels.
-        right_b: The same of B.
-        independent: Shares to expect of both right, A only, B only and both wrong.
-        title_a: What A is called.
-        title_b: What B is called.
+    `truth_a`: predicted probability of the truth by A, 0–1 (images,); `right_a`: 1 if A is correct, 0 if wrong, between
+    for several labels; `independent`: expected shares of both correct, only A, only B and both wrong.
     """
     figure, (points, bars) = new_figure(1, 2, width=2 * COLUMN, height=3)
     truth_a, truth_b = np.asarray(truth_a), np.asarray(truth_b)

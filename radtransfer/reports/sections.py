@@ -1,4 +1,4 @@
-"""The sections of a report on runs: a figure and a table each, from what was found; their words are templates.
+"""The sections of a report on runs, with their figures and tables; the texts are in templates.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 (the top two stages averaged) and Fig. 4 (R² of each
@@ -28,7 +28,7 @@ from radtransfer.reports.statistics import (
     plain_interval,
     signed,
 )
-from radtransfer.reports.subject import MOST_CLASSES, Subject, question, what_it_is
+from radtransfer.reports.subject import MOST_CLASSES, Subject, describe_arm, question
 from radtransfer.runs.folder import read_folds
 from radtransfer.runs.read import reading
 from radtransfer.similarity.population import draw_groups, draw_training
@@ -36,11 +36,8 @@ from radtransfer.similarity.population import draw_groups, draw_training
 if TYPE_CHECKING:
     from radtransfer.similarity.population import Population
 
-MOST_LINES = 5
-"""In one figure of similarity."""
-
-ONE_LINE = 30
-"""Letters of two names that stand on one line beside a figure."""
+MOST_LINES = 5  # most lines in one figure of similarity
+ONE_LINE = 30  # most letters of two names on one line beside a figure
 
 _NAN = float("nan")
 _LONG = 160
@@ -50,7 +47,7 @@ Changes = Mapping[str, Sequence[LayerChange]]
 
 
 def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
-    """AUC of every arm: a forest of pooled AUCs, and the table."""
+    """AUC of every arm: a forest plot of pooled AUCs, and a table."""
     aucs = {arm.name: [fold.auc for fold in arm.folds if fold.auc is not None] for arm in arms}
     scored, parts = found.scored, []
     if scored:
@@ -61,8 +58,8 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
         parts.append(Picture("auc", alt, say("captions.auc_figure", found.image_sets), figure))
     order = [*scored, *(arm for arm in found.arms if arm.mean is None)]
     columns = [("arm", "name")]
-    if any(arm.name != what_it_is(arm) for arm in order):
-        columns.append(("description", what_it_is))
+    if any(arm.name != describe_arm(arm) for arm in order):
+        columns.append(("description", describe_arm))
     names = len(columns)
     columns += [("AUC, mean ± SD", lambda arm: mean_sd(arm.mean, arm.sd)), ("trainings", "trainings")]
     columns += [("pooled", "pooled", number), ("95 % interval", "ci95", plain_interval)]
@@ -70,7 +67,7 @@ def auc_parts(found: ArmResults, arms: Sequence[Arm]) -> list[Any]:
 
 
 def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[Any]:
-    """Paired differences: each arm less its reference, or the best arm less each other, and every pair as a table."""
+    """Paired differences: each arm minus its reference, or the best arm minus the others; a table of all pairs."""
     if not found.differences:
         return []
     scored = [arm.name for arm in found.scored]
@@ -87,7 +84,7 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
         alt = say("captions.differences_alt", what, known)
         parts.append(Picture("differences", alt, say("captions.differences_figure", what), figure))
     place = {name: number for number, name in enumerate(scored)}
-    rows = [d if place[d.a] < place[d.b] else d.turned() for d in found.differences]
+    rows = [d if place[d.a] < place[d.b] else d.swapped() for d in found.differences]
     rows.sort(key=lambda difference: (place[difference.a], place[difference.b]))
 
     def by_training(d: ArmDifference) -> str:
@@ -102,7 +99,7 @@ def difference_parts(found: ArmResults, references: Mapping[str, str]) -> list[A
 
 
 def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None) -> list[Any]:
-    """Whether arms are right and wrong about the same images, of the pairs `named`; None for all."""
+    """The agreement of errors for the pairs `named`; None for all."""
     rows = [
         {"a": d.a, "b": d.b, "observed": d.agreement[0], "independent": d.agreement[1]}
         | {"kappa": d.kappa, "kappa_ci95": d.kappa_ci95, "n": d.patients, "unit": d.unit}
@@ -115,18 +112,18 @@ def agreement_parts(found: ArmResults, named: Collection[frozenset[str]] | None)
 
 
 def size_parts(found: ArmResults) -> list[Any]:
-    """AUC against parameters, where arms differ in size."""
+    """AUC against parameters, if arms differ in size."""
     known = [arm for arm in found.scored if arm.parameters and arm.pooled is not None]
     if len({arm.parameters for arm in known}) < 2:
         return []
-    alike: dict[tuple, list] = {}
+    families: dict[tuple, list] = {}
     for arm in known:
-        alike.setdefault((arm.start, arm.depth, arm.recipe, arm.context, arm.images), []).append(arm)
+        families.setdefault((arm.start, arm.depth, arm.recipe, arm.context, arm.images), []).append(arm)
     groups = {
         arms[0].name if len(arms) == 1 else ", ".join(filter(None, words[:-1])): [
             (arm.backbone, arm.parameters, *_ends(arm.pooled, arm.ci95)) for arm in arms
         ]
-        for words, arms in alike.items()
+        for words, arms in families.items()
     }
     alt = say("captions.size_alt", [arm.name for arm in known])
     return [Picture("size", alt, say("captions.size_figure"), draw_auc_by_size(groups))]
@@ -137,7 +134,7 @@ def convergence_parts(
     rows: Sequence[Mapping[str, Any]],
     differences: Sequence[StepDifference],
 ) -> list[Any]:
-    """AUC against steps, steps to the threshold, and how arms differ in them."""
+    """AUC against steps, steps to the threshold, and their differences."""
     if not curves or not rows:
         return []
     threshold = rows[0]["threshold"]
@@ -159,13 +156,13 @@ def convergence_parts(
 
 
 def source_rows(subject: Subject, found: ArmResults) -> list[dict[str, Any]]:
-    """A row for each arm and source run that its runs start from: what the source knew, and what the arm scores."""
+    """A row per arm and source run: source-task performance, and performance of the arm."""
     by_key = {row["run"]: row for row in subject.sources}
     summaries = {arm.name: arm for arm in found.arms}
     rows = []
     for arm in subject.arms:
         target = summaries[arm.name]
-        # The source run in whose folder the file of the weights is.
+        # The source run whose folder contains the weights file.
         files = [file for run in arm.runs if (file := (run.record.get("weights") or {}).get("file"))]
         keys = [next((part for part in Path(file).parts if part in by_key), None) for file in files]
         for key in dict.fromkeys(key for key in keys if key is not None):
@@ -182,7 +179,7 @@ def source_rows(subject: Subject, found: ArmResults) -> list[dict[str, Any]]:
 
 
 def source_table(rows: Sequence[Row]) -> list[Table]:
-    """The rows as a table; nothing where no arm starts from a source."""
+    """The rows as a table; empty without source runs."""
     if not rows:
         return []
     metrics = [METRICS[name] for name in stored_metrics("studies")]
@@ -197,24 +194,8 @@ def source_table(rows: Sequence[Row]) -> list[Table]:
     return [Table("sources", say("captions.sources_table"), columns, rows, text_columns=2)]
 
 
-def own_parts(changes: Changes) -> list[Any]:
-    """Similarity of every layer of every arm before and after training."""
-    return _similarity_parts(changes, [{"arm": name} for name in changes], own=True)
-
-
-def pair_parts(changes: Mapping[tuple[str, str], Sequence[LayerChange]]) -> list[Any]:
-    """Similarity of every layer of the pairs that a study names; `imagenet@initial` is "imagenet before training"."""
-
-    def side(name: str) -> str:
-        arm, _, moment = name.partition("@")
-        return f"{arm} before training" if moment == "initial" else arm
-
-    named = {" – ".join(map(side, sides)): items for sides, items in changes.items()}
-    return _similarity_parts(named, [{"a": a, "b": b} for a, b in changes], own=False)
-
-
 def change_difference_parts(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Similarity to the start, less that of the reference."""
+    """Similarity before and after training, minus that of the reference."""
     columns = [("arm", "arm"), ("reference", "reference"), ("layer", "layer"), ("difference", "difference", signed)]
     columns += [("95 % interval", "ci95", interval)]
     return [Table("cca_difference", say("captions.change_differences_table"), columns, rows, None, 3)] if rows else []
@@ -254,7 +235,7 @@ def seed_parts(found: "Mapping[str, Population]") -> list[Any]:
 
 
 def seed_rows(found: "Mapping[str, Population]") -> list[dict[str, Any]]:
-    """A row for each arm, kind of pair and layer."""
+    """A row per arm, kind of pair and layer."""
     return [
         {"arm": name, "starts": g.starts, "layer": g.layer, "pairs": g.pairs, "before": g.initial, "after": g.final}
         | {"after_sd": g.sd, "r_squared": g.r_squared, "r_squared_ci95": g.r_squared_ci95, "n_points": g.n_points}
@@ -264,7 +245,7 @@ def seed_rows(found: "Mapping[str, Population]") -> list[dict[str, Any]]:
 
 
 def gain_rows(points: Mapping[tuple[str, str], Sequence[GainPoint]]) -> list[dict[str, Any]]:
-    """Least squares of gain on similarity, by arm and layer."""
+    """Least-squares fits of gain to similarity, by arm and layer."""
     rows = []
     for (arm, layer), members in points.items():
         line = fit_line([point.similarity for point in members], [point.gain for point in members])
@@ -274,7 +255,7 @@ def gain_rows(points: Mapping[tuple[str, str], Sequence[GainPoint]]) -> list[dic
 
 
 def gain_parts(points: Mapping[tuple[str, str], Sequence[GainPoint]], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Similarity against gain, where a line can be laid through the trainings of some arm."""
+    """Similarity against gain, if a line can be fitted for some arm."""
     lines = {(row["arm"], row["layer"]): (row["slope"], row["intercept"]) for row in rows if row["slope"] is not None}
     drawn = {arm for arm, _ in lines}
     if not drawn:
@@ -292,13 +273,7 @@ def gain_parts(points: Mapping[tuple[str, str], Sequence[GainPoint]], rows: Sequ
 
 
 def count_images(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Arm, and different images, patients and images of each class in all splits of its first run.
-
-    Patients are None where they are not known; arms whose run has no `folds.csv` any more are left out.
-
-    Raises:
-        RunError: The file is not as it was written.
-    """
+    """Arm, and images, patients (None if unknown) and images per class in all splits of its first run, if recorded."""
     counts = []
     for arm in arms:
         run = arm.runs[0]
@@ -314,13 +289,13 @@ def count_images(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def facts(found: ArmResults, subject: Subject, counts: Sequence[Row]) -> list[tuple[str, str]]:
-    """What stands under the title."""
+    """The facts under the title."""
     scoring = subject.arms[0].runs[0].scoring
     shown = [("question", question(scoring))]
     if found.image_sets > 1:
         shown.append(("sets of test images", str(found.image_sets)))
     elif counts:
-        # Each where it is the same of all arms, or from how many to how many.
+        # Each if it is the same for all arms; else a range.
         classes, patients = (list(dict.fromkeys(map(text, counts))) for text in (_classes, _patients))
         names = listed(list(counts[0]["classes"])[:MOST_CLASSES])
         shown.append(("classes", classes[0] if len(classes) == 1 else names))
@@ -340,7 +315,7 @@ def facts(found: ArmResults, subject: Subject, counts: Sequence[Row]) -> list[tu
 
 
 def provenance_parts(subject: Subject, counts: Sequence[Row]) -> list[Any]:
-    """Which runs were read, which have no result, what they were made on, and what was left out."""
+    """The runs of each arm, their data, unfinished runs, and notes."""
     parts: list[Any] = _unfinished_table(subject)
     if counts:
         sources = {arm.name: str(arm.runs[0].settings.get("data.source")) for arm in subject.arms}
@@ -365,7 +340,7 @@ def provenance_parts(subject: Subject, counts: Sequence[Row]) -> list[Any]:
 
 
 def _classes(row: Row) -> str:
-    """As in: benign 437, malignant 210; of many classes, the first."""
+    """Such as "benign 437, malignant 210"; at most `MOST_CLASSES`."""
     shown = [f"{name} {images:,}" for name, images in list(row["classes"].items())[:MOST_CLASSES]]
     more = len(row["classes"]) - len(shown)
     return ", ".join([*shown, *([f"and {more:,} more"] if more else [])])
@@ -388,7 +363,7 @@ def _unfinished_table(subject: Subject) -> list[Table]:
         return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in row["labels"].items())
 
     def why(row: Row) -> str:
-        """The first line of the error; the whole is in the table's file."""
+        """The first line of the error; the file of the table has all lines."""
         line = (row["error"] or "–").splitlines()[0]
         return line if len(line) <= _LONG else f"{line[:_LONG]}…"
 
@@ -397,17 +372,24 @@ def _unfinished_table(subject: Subject) -> list[Table]:
     return [Table("unfinished", say("captions.unfinished_table"), columns, rows, records, len(columns) - 1)]
 
 
-def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, own: bool) -> list[Any]:
-    """Figures, each of arms with the same layers, and a table; `keys` say in its file what each row is of."""
-    rows = [(title, item, key) for (title, items), key in zip(changes.items(), keys, strict=True) for item in items]
+def similarity_parts(changes: Mapping[Any, Sequence[LayerChange]], *, own: bool) -> list[Any]:
+    """Similarity of layers: figures, one per set of arms or pairs with the same layers, and a table.
+
+    `own`: the keys of `changes` are arms before and after training; else pairs of sides.
+    """
+
+    def title(key: Any) -> str:
+        return key if own else " – ".join(side.replace("@initial", " before training") for side in key)
+
+    rows = [(key, item) for key, items in changes.items() for item in items]
     if not rows:
         return []
     name = "cca_before_after" if own else "cca_pairs"
     measure = "similarity (mean CCA),\nbefore and after training" if own else "similarity (mean CCA)"
     groups: dict[tuple[str, ...], list] = {}
-    for title, items in changes.items():
+    for key, items in changes.items():
         if items:
-            groups.setdefault(tuple(item.layer for item in items), []).append((title, items))
+            groups.setdefault(tuple(item.layer for item in items), []).append((title(key), items))
     parts: list[Any] = []
     for layers, members in groups.items():
         for first in range(0, len(members), MOST_LINES):
@@ -416,8 +398,13 @@ def _similarity_parts(changes: Changes, keys: Sequence[Mapping[str, str]], *, ow
             figure = _draw_similarity(layers, lines, measure)
             parts.append(Picture(f"{name}_{len(parts) + 1}", alt, say("captions.similarity_figure", own), figure))
     fields = ("layer", "similarity", "ci95", "chance", "dims", "rows")
-    records = [key | {name: getattr(c, name) for name in fields} | {"n": len(c.by_training)} for _, c, key in rows]
-    shown = [{"title": title} | vars(change) for title, change, _ in rows]
+    records = [
+        ({"arm": key} if own else dict(zip("ab", key, strict=True)))
+        | {name: getattr(change, name) for name in fields}
+        | {"n": len(change.by_training)}
+        for key, change in rows
+    ]
+    shown = [{"title": title(key)} | vars(change) for key, change in rows]
     columns = [("arm" if own else "networks", "title"), ("layer", "layer"), ("similarity", "similarity", number)]
     columns += [("95 % interval", "ci95", plain_interval), ("chance", "chance", number)]
     trainings = sorted({record["n"] for record in records})
@@ -441,5 +428,5 @@ def _range(counts: Sequence[int | None]) -> str:
 
 
 def _ends(value: float | None, ci95: Sequence[float] | None) -> tuple[float, float, float]:
-    """A value and the ends of its interval; NaN where there is none."""
+    """A value and the ends of its interval, NaN for None."""
     return (_NAN if value is None else value, *(ci95 or (_NAN, _NAN)))

@@ -1,4 +1,4 @@
-"""What a report computes and how it prints it: means over folds, verdicts on differences, and similarity against gain.
+"""Statistics of reports and their format: means over folds, verdicts on differences, and similarity against gain.
 
 References:
     Nadeau and Bengio 2003, Inference for the Generalization Error, Machine Learning 52 (the corrected variance).
@@ -26,27 +26,27 @@ class Spread:
 
 @dataclass(frozen=True)
 class FoldDifference:
-    """A less B on the folds that both have; the interval is corrected for the training images that folds share."""
+    """A minus B on common folds; the interval is corrected for shared training images."""
 
     mean: float
     sd: float | None  # ddof 1; None for one fold
-    ci95: Interval | None  # of the mean; None below two folds
+    ci95: Interval | None  # of the mean; None for one fold
     n: int  # folds
-    positive: int  # in how many of them A is better
+    positive: int  # folds in which A is better
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of finite values; the mean of none is None."""
+    """The spread of finite values; the mean of no values is None."""
     array = np.asarray(values, np.float64)
     mean = float(array.mean()) if array.size else None
     return Spread(mean, float(array.std(ddof=1)) if array.size > 1 else None, array.size)
 
 
 def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDifference | None:
-    """The difference of two networks, each a value by fold; None without a common fold.
+    """The difference of two networks, given as values by fold; None without a common fold.
 
-    Networks of a cross-validation learn from nearly the same images, so that their differences vary less from fold to
-    fold than they would on new data. The variance is taken as sd² · (1/n + 1/(n - 1)), n folds that test 1/n each.
+    Networks of a cross-validation share most training images, so that their differences vary too little between folds.
+    The variance is taken as sd² · (1/n + 1/(n - 1)) for n folds that test 1/n of the images each.
     """
     from scipy.stats import t as student
 
@@ -62,19 +62,16 @@ def fold_difference(a: Mapping[str, float], b: Mapping[str, float]) -> FoldDiffe
     return FoldDifference(mean, sd, interval, n, int((values > 0).sum()))
 
 
-SAME = 0.02
-"""AUCs whose difference lies within this, with its whole interval, are called equal."""
-
-MOST = 100
-"""Beyond so many times the patients there are, no number is given."""
+SAME = 0.02  # AUCs are called equal if the interval of their difference is within ± this
+MOST = 100  # no number of patients or trainings is given beyond this multiple
 
 
 def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
-    """What the 95 % interval of a difference says: "better", "worse", "equal" or "inconclusive".
+    """The conclusion from the 95 % interval of a difference: "better", "worse", "equal" or "inconclusive".
 
-    An interval without width comes of too few values to have one, such as two folds that happen to agree: inconclusive.
+    An interval of zero width is inconclusive: it results from too few values, such as two equal folds.
     """
-    if _says_nothing(ci95):
+    if _is_empty(ci95):
         return "inconclusive"
     low, high = ci95
     if low > -same and high < same:
@@ -83,26 +80,25 @@ def verdict(ci95: Sequence[float] | None, *, same: float = SAME) -> str:
 
 
 def more_patients(value: float, ci95: Sequence[float] | None, n: int) -> tuple[int | None, str] | None:
-    """How many patients instead of `n` would decide a difference, if it stayed as it is; the interval shrinks as 1/√n.
+    """The number of patients that a conclusion needs if the difference stays the same; the interval shrinks as 1/√n.
 
-    Their number (None beyond `MOST` times as many) and whether they would show the sides to be "apart" or "equal"; None
-    without an interval.
+    Number (None beyond `MOST` times `n`) and conclusion, "apart" or "equal"; None without an interval.
     """
-    if _says_nothing(ci95):
+    if _is_empty(ci95):
         return None
     half = (ci95[1] - ci95[0]) / 2
-    ways = (_factor(half, SAME - abs(value)), "equal"), (_factor(half, abs(value)), "apart")
-    factor, what = min(ways, key=lambda way: way[0])
+    needed = (_factor(half, SAME - abs(value)), "equal"), (_factor(half, abs(value)), "apart")
+    factor, what = min(needed, key=lambda pair: pair[0])
     return (_rounded(factor * n) if factor <= MOST else None), what
 
 
 def more_trainings(value: float, half: float, n: int) -> int | None:
-    """How many trainings of each would take zero out of an interval of ± `half`; None beyond `MOST` times as many."""
+    """The number of trainings for an interval of ± `half` to exclude 0; None beyond `MOST` times `n`."""
     factor = _factor(half, abs(value))
     return _rounded(factor * n) if factor <= MOST else None
 
 
-def _says_nothing(ci95: Sequence[float] | None) -> bool:
+def _is_empty(ci95: Sequence[float] | None) -> bool:
     return ci95 is None or ci95[1] - ci95[0] < 1e-12
 
 
@@ -111,13 +107,12 @@ def _factor(half: float, room: float) -> float:
 
 
 def _rounded(count: float) -> int:
-    """Up, to two digits."""
+    """Rounded up to two digits."""
     step = 10 ** max(math.floor(math.log10(max(count, 1))) - 1, 0)
     return math.ceil(count / step) * step
 
 
-_FLAT = 1e-12
-"""Values that differ by less than this share of the largest are constant: rounding, not data."""
+_FLAT = 1e-12  # values that differ by less than this share of the largest are constant except for rounding errors
 
 
 @dataclass(frozen=True)
@@ -126,13 +121,13 @@ class GainPoint:
 
     target: str
     fold: str
-    similarity: float  # of the fine-tuned network to its own start, 0–1
+    similarity: float  # of the network before and after fine-tuning, 0–1
     gain: float  # (AUC - AUC of random initialization) / AUC of random initialization
 
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares of y on x; what is not defined is None, and `reason` says why."""
+    """Least-squares fit of y to x; undefined values are None, and `reason` says why."""
 
     slope: float | None
     intercept: float | None
@@ -145,12 +140,12 @@ class Line:
 
 
 def relative_gain(auc: float, of_random: float) -> float:
-    """How much better than from random initialization, as a share of that AUC, which is not 0."""
+    """The gain over random initialization, relative to its AUC, which is not 0."""
     return (auc - of_random) / of_random
 
 
 def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line:
-    """The least-squares line of y on x, finite values; `groups` means were taken away from both beforehand."""
+    """The least-squares fit of y to x, finite values; `groups` means were subtracted from both before."""
     from scipy.stats import t as student
 
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -177,7 +172,7 @@ def fit_line(x: Sequence[float], y: Sequence[float], *, groups: int = 1) -> Line
 
 
 def fit_within(points: Sequence[GainPoint]) -> Line:
-    """The line through the points after each target's means are taken away: folds of one target compared."""
+    """The line after subtracting the means of each target, which compares the folds within targets."""
     targets = sorted({point.target for point in points})
     x, y = (np.array([getattr(point, name) for point in points]) for name in ("similarity", "gain"))
     for target in targets:
@@ -189,7 +184,7 @@ def fit_within(points: Sequence[GainPoint]) -> Line:
 
 
 def slopes_without_one(points: Sequence[GainPoint]) -> dict[str, float | None]:
-    """The slope when one target is left out, by target: whether one target alone makes the line."""
+    """The slope without each target, by target."""
     found = {}
     for target in sorted({point.target for point in points}):
         others = [point for point in points if point.target != target]
@@ -202,32 +197,32 @@ def _constant(values: np.ndarray) -> bool:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """With so many decimal places."""
+    """A number with `digits` decimal places."""
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """With its sign."""
+    """A number with its sign."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def mean_sd(mean: float | None, sd: float | None, digits: int = 3) -> str:
-    """Mean ± standard deviation; the mean alone where that of one value is not defined."""
+    """Mean ± standard deviation, or only the mean of one value."""
     return number(mean, digits) if sd is None else f"{number(mean, digits)} ± {number(sd, digits)}"
 
 
 def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
-    """Low to high end of an interval of differences."""
+    """An interval of differences, with signs."""
     return "–" if ends is None else f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
 def plain_interval(ends: Sequence[float] | None, digits: int = 3) -> str:
-    """Low to high end of an interval of figures that have no sign."""
+    """An interval without signs."""
     return "–" if ends is None else f"{number(ends[0], digits)} to {number(ends[1], digits)}"
 
 
 def count(value: int | None) -> str:
-    """With commas between thousands."""
+    """An integer with commas between thousands."""
     return "–" if value is None else f"{value:,}"
 
 

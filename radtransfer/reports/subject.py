@@ -1,6 +1,6 @@
-"""What a report is about: runs sorted into arms and named by what they differ in, and what is to be compared.
+"""The subject of a report: runs grouped into arms, named by their differences, and the comparisons to make.
 
-What an arm starts from and what of it trains is read from the plan that each run records, so that equal plans of
+Initialization and trained layers of an arm are read from the plan recorded by each run, so that equal plans with
 different names are equal.
 """
 
@@ -26,51 +26,44 @@ from radtransfer.reports.collect import (
 )
 from radtransfer.reports.statistics import listed
 from radtransfer.runs.folder import finished_folds
-from radtransfer.runs.read import WITHOUT_WEIGHTS, depth_in_words, network_in_words, start_in_words, weights_in_words
+from radtransfer.runs.read import WITHOUT_WEIGHTS, depth_in_words, init_in_words, network_in_words, weights_in_words
 
-NETWORK = "network"
-"""What arms of different backbones differ in, as `differ_in` calls it."""
+NETWORK = "network"  # the word of `differ_in` for different backbones
 
 SETTINGS = ("recipe", "context", "preprocessing")
-"""Attributes of an arm that must be equal where its start, or what of it trains, is compared."""
+"""Attributes of arms that have to be equal to compare their initialization or depth."""
 
-MOST_CLASSES = 12
-"""Classes that a question names; of more, the first."""
+MOST_CLASSES = 12  # most classes named in a question
 
 TITLE = "Does transfer learning help?"
 TITLE_WITHOUT_TRANSFER = "How do these networks compare?"
 
-_PLAN = ("model.weights", "model.backbone", "transfer.")
-"""Settings that are told by start, depth and backbone."""
+_PLAN = ("model.weights", "model.backbone", "transfer.")  # settings that are part of start, depth and backbone
 
 Side = str
-"""The name of an arm, or of an arm as it started: ARM@initial."""
+"""The name of an arm, or ARM@initial for its networks before training."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about."""
+    """The subject of a report."""
 
     title: str
     subtitle: str
     arms: Sequence[Arm]
-    notes: list[str]  # what was left out
-    about: Mapping[str, Any] = field(default_factory=dict)  # a study's words; empty outside of one
-    threshold: float | None = None  # AUC that steps are counted to; None where none was asked for
-    references: Mapping[str, str] = field(default_factory=dict)  # arm to the arm that its gain is measured against
+    notes: list[str]  # on omitted runs and comparisons
+    about: Mapping[str, Any] = field(default_factory=dict)  # the texts of a study; empty without one
+    threshold: float | None = None  # AUC for the steps, if given by the study
+    references: Mapping[str, str] = field(default_factory=dict)  # arm to its reference for the gain
     cca: Mapping[tuple[Side, Side], Sequence[tuple[ArmRun, ArmRun]]] | None = None
-    """Pairs of sides to compare layer by layer, each with its pairs of runs; None for each arm and its start."""
-    predictions: frozenset[frozenset[str]] | None = None  # pairs of arms whose errors are compared; None for all
-    sources: Sequence[Row] = ()  # of the runs that arms start from
-    unfinished: Sequence[Row] = ()  # what is known of runs that are not finished; see `StudyRecord.state`
+    """Pairs to compare layer by layer, each with its pairs of runs; None for each arm before and after training."""
+    predictions: frozenset[frozenset[str]] | None = None  # pairs of arms for the agreement of errors; None for all
+    sources: Sequence[Row] = ()  # runs that provide initial weights
+    unfinished: Sequence[Row] = ()  # runs that are not finished; see `StudyRecord.state`
 
 
 def find_subject(paths: Sequence[Path]) -> Subject:
-    """The study, if one is named alone; else the runs in `paths`.
-
-    Raises:
-        RunError: No run, or none with a finished fold.
-    """
+    """The study, if `paths` is a single study; else the runs in `paths`. RunError without a finished fold."""
     study = read_study(paths[0]) if len(paths) == 1 else None
     if study is not None:
         return _of_study(study)
@@ -81,11 +74,9 @@ def find_subject(paths: Sequence[Path]) -> Subject:
 
 
 def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str] = ()) -> None:
-    """See that all runs have the same classes, kind of labels, and positive grades or class.
+    """Raise RunError unless all runs have the same classes, kind of labels, and positive grades or class.
 
-    Raises:
-        RunError: They have not; the message names the runs of each question, and a command with `options` for each,
-            whose folder is called after `out`.
+    The message names the runs of each question and a command for each, with `options` and a folder named after `out`.
     """
     asked: dict[Scoring, list[ArmRun]] = {}
     for run in runs:
@@ -93,12 +84,12 @@ def check_one_question(runs: Iterable[ArmRun], out: Path, options: Sequence[str]
     if len(asked) < 2:
         return
     lines = [
-        f"Expected runs that answer one question: AUCs of different questions cannot be compared. "
+        f"Expected runs of one question, because AUCs of different questions cannot be compared. "
         f"Received {len(asked)} questions:"
     ]
     words = [question(scoring) for scoring in asked]
     for text, (scoring, its) in zip(words, asked.items(), strict=True):
-        # Of two runs that tell the same classes apart, the positive class is what differs.
+        # With the same classes, the positive class is what differs.
         text = f"{text} {scoring.subject}" if words.count(text) > 1 else text
         lines.append(f"  {text}  {listed([str(run.path) for run in its])}")
     lines.append("Make a report of each:")
@@ -123,7 +114,7 @@ def question(scoring: Scoring) -> str:
 
 
 def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
-    """Runs that differ only by chance belong to one arm; arms are named by what they differ in."""
+    """Group runs that differ only by chance into arms, and name the arms by their differences."""
     groups: dict[str, list[ArmRun]] = {}
     for run in runs:
         kept = {name: value for name, value in run.settings.items() if not name.startswith(CHANCE)}
@@ -133,7 +124,7 @@ def sort_arms(runs: Sequence[ArmRun]) -> list[Arm]:
 
 
 def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
-    """An arm, without a name, for each group of runs."""
+    """An arm without a name for each group of runs."""
     firsts = [group[0] for group in groups]
     apart = (*CHANCE, *_PLAN, "model.preprocessing")
     names = dict.fromkeys(name for run in firsts for name in run.settings if not name.startswith(apart))
@@ -143,7 +134,7 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     for network, run in zip(networks, firsts, strict=True):
         scales.setdefault(network, set()).add(str(run.settings.get("model.preprocessing")))
 
-    def told(run: ArmRun, *, training: bool) -> str:
+    def differing(run: ArmRun, *, training: bool) -> str:
         shown = [name for name in others if name.startswith("training.") == training]
         return ", ".join(f"{_word(name)} {short(run.settings.get(name), 'not given')}" for name in shown)
 
@@ -153,8 +144,8 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
             start=_start(run),
             depth=depth_in_words(run.record),
             backbone=network,
-            recipe=told(run, training=True),
-            context=told(run, training=False),
+            recipe=differing(run, training=True),
+            context=differing(run, training=False),
             runs=tuple(group),
             preprocessing=f"{run.settings.get('model.preprocessing')} input" if len(scales[network]) > 1 else "",
         )
@@ -162,36 +153,36 @@ def describe_arms(groups: Sequence[Sequence[ArmRun]]) -> list[Arm]:
     ]
 
 
-def what_it_is(arm: Any) -> str:
-    """Backbone, start, depth and what else is special, of an `Arm` or `ArmSummary`."""
+def describe_arm(arm: Any) -> str:
+    """Backbone, initialization, depth and special settings of an `Arm` or `ArmSummary`."""
     words = (arm.backbone, arm.start, arm.depth, arm.preprocessing, arm.recipe, arm.context)
     return ", ".join(filter(None, words))
 
 
-def started_from(arm: Arm) -> str:
-    """What an arm starts from, to follow "started from"."""
+def initial_weights(arm: Arm) -> str:
+    """The initialization of an arm, to follow "from"."""
     return "random weights" if arm.start == "random" else arm.start
 
 
 def differ_in(a: Arm, b: Arm) -> tuple[str, ...]:
-    """What two arms differ in but for chance, in words: network, start, what trains, then names of settings."""
+    """The differences of two arms except for chance, in words: network, start, what trains, names of settings."""
     pairs = [(NETWORK, a.backbone, b.backbone), ("start", a.start, b.start), ("what trains", a.depth, b.depth)]
     of_plan = [name for name, one, other in pairs if one != other]
     names = dict.fromkeys(name for arm in (a, b) for name in arm.runs[0].settings if not name.startswith(CHANCE))
     differing = [name for name in names if len({short(arm.runs[0].settings.get(name)) for arm in (a, b)}) > 1]
-    # Settings of a plan are told by the words above; where these are equal, nothing else tells of them.
+    # Settings of a plan are listed only if the words above are equal.
     settings = [name for name in differing if not (of_plan and name.startswith(_PLAN))]
     return (*of_plan, *("data" if name == "data.source" else _word(name) for name in settings))
 
 
-def but_start(arm: Any) -> tuple[str, ...]:
-    """What arms have in common, `Arm` or `ArmSummary`, that differ in their start alone."""
+def all_but_start(arm: Any) -> tuple[str, ...]:
+    """Everything but the initialization of an `Arm` or `ArmSummary`, for comparison."""
     return tuple(getattr(arm, key) for key in ("backbone", "depth", *SETTINGS))
 
 
 def _title(arms: Sequence[Arm]) -> str:
     if len(arms) == 1:
-        return f"How well does {arms[0].backbone} perform, trained from {started_from(arms[0])}?"
+        return f"How well does {arms[0].backbone} perform, trained from {initial_weights(arms[0])}?"
     stages = [stage for arm in arms for stage in arm.runs[0].record.get("plan", {}).get("stages", [])]
     return TITLE if any(stage["starts_from"] not in WITHOUT_WEIGHTS for stage in stages) else TITLE_WITHOUT_TRANSFER
 
@@ -206,7 +197,7 @@ def _of_study(study: StudyRecord) -> Subject:
     if not runs:
         raise RunError(f"Expected runs with a finished fold. Received: {study.path}.")
     named = {name: [runs[row["run"]] for row in rows if row["run"] in runs] for name, rows in study.by_name().items()}
-    # Arm to the first arm that is the very same runs, most often itself.
+    # Arm to the first arm with the same runs, usually itself.
     first: dict[frozenset, str] = {}
     same = {}
     for name, members in named.items():
@@ -233,7 +224,7 @@ def _of_study(study: StudyRecord) -> Subject:
 
 
 def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, str]:
-    """Arm to the arm of the runs that the study measures it against, where both have a result."""
+    """Arm to its reference in the study, if both have a result."""
     arm_of = {row["run"]: study.arm_name(row) for row in study.arms if row["arm"] == study.about.get("reference")}
     found = {}
     for row in study.arms:
@@ -244,15 +235,17 @@ def _references(study: StudyRecord, same: Mapping[str, str], kept: Mapping[str, 
 
 
 def _random_starts(arms: Sequence[Arm]) -> dict[str, str]:
-    """Arm to the arm that differs from it in nothing but that it starts at random."""
-    random = {but_start(arm): arm.name for arm in arms if arm.start == "random"}
-    return {arm.name: random[but_start(arm)] for arm in arms if arm.start != "random" and but_start(arm) in random}
+    """Arm to the arm that differs from it only in its random initialization."""
+    random = {all_but_start(arm): arm.name for arm in arms if arm.start == "random"}
+    return {
+        arm.name: random[all_but_start(arm)] for arm in arms if arm.start != "random" and all_but_start(arm) in random
+    }
 
 
 def _cca_pairs(
     study: StudyRecord, runs: Mapping[str, ArmRun], same: Mapping[str, str]
 ) -> dict[tuple[Side, Side], list[tuple[ArmRun, ArmRun]]] | None:
-    """The pairs that the study names, with those of their runs that have a result; None where it names none."""
+    """The pairs named in the study, with their runs that have a result; None if it names none."""
     found: dict[tuple[Side, Side], list] = {}
     for a, b, *keys in study.pairs("cca"):
         sides = tuple(same[arm] + at + moment for arm, at, moment in (side.partition("@") for side in (a, b)))
@@ -267,12 +260,12 @@ def _word(setting: str) -> str:
 
 def _start(run: ArmRun) -> str:
     weights = str(run.record.get("weights", {}).get("source") or run.settings.get("model.weights") or "pretrained")
-    told = start_in_words(run.record, weights_in_words(run.weights or weights))
-    return told or str(run.settings.get("transfer.scheme") or weights)
+    start = init_in_words(run.record, weights_in_words(run.weights or weights))
+    return start or str(run.settings.get("transfer.scheme") or weights)
 
 
 def _names(arms: Sequence[Arm]) -> list[str]:
-    """Folder names where each arm is one run, else what arms differ in; made unique."""
+    """Unique names of arms: folder names if each arm is one run, else their differences."""
     if all(len(arm.runs) == 1 for arm in arms):
         names = [arm.runs[0].path.resolve().name for arm in arms]
         if len(set(names)) < len(names):

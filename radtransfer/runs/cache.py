@@ -1,4 +1,4 @@
-"""The cache folder, and arrays in it: kept under a key and memory-mapped, so that only what is read is in memory."""
+"""The cache folder, and memory-mapped arrays in it."""
 
 import contextlib
 import errno
@@ -19,21 +19,21 @@ from radtransfer.process import on_forced_exit
 if TYPE_CHECKING:
     import numpy as np
 
-_instead: dict[Path, tempfile.TemporaryDirectory] = {}
-"""Temporary folders that this process uses instead of those that the cache cannot take."""
+_substitutes: dict[Path, tempfile.TemporaryDirectory] = {}
+"""Temporary folders in place of those that cannot be written to the cache."""
 
-_told: set[Path] = set()
+_reported: set[Path] = set()
 """The cache folders that `cache_note` has reported."""
 
 _CANNOT_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
-"""The system's numbers for a file system that cannot reserve space."""
+"""Errors of a file system that cannot reserve space."""
 
-_PIECE = 1 << 24
-"""Bytes that are written at a time where it cannot."""
+_CHUNK = 1 << 24
+"""Bytes written at a time if space cannot be reserved."""
 
 
 def cache_folder() -> Path:
-    """$RADTRANSFER_CACHE, or the user's cache folder; below the temporary folder where the user has no home."""
+    """$RADTRANSFER_CACHE, or the user's cache folder; in the temporary folder if the user has no home."""
     chosen, local = os.environ.get("RADTRANSFER_CACHE"), os.environ.get("LOCALAPPDATA")
     if not chosen and sys.platform == "win32" and local:
         return Path(local) / "radtransfer"
@@ -46,10 +46,9 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary neighbour that becomes `folder` when the block succeeds; a copy made meanwhile by others stays.
+    """A temporary folder that is renamed to `folder` when the block succeeds, unless another process made it first.
 
-    Raises:
-        OSError: The folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = new_part(folder)
@@ -67,16 +66,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def cache_note(error: Exception) -> str | None:
-    """A sentence on a cache folder that cannot be used, so that its user goes on without; None after the first time."""
+    """A note that the cache folder cannot be used; None after the first time."""
     folder = cache_folder()
-    if folder in _told:
+    if folder in _reported:
         return None
-    _told.add(folder)
+    _reported.add(folder)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     reason = _reason(cause) or str(cause)
     return (
-        f"the cache {folder} cannot be written ({reason.rstrip('.')}): nothing is kept there for later runs, and what "
-        "is needed is made again. Free some space there, or name another folder in RADTRANSFER_CACHE"
+        f"the cache {folder} cannot be written ({reason.rstrip('.')}): nothing is cached for later runs, which compute "
+        "it again. Free some space there, or name another folder in RADTRANSFER_CACHE"
     )
 
 
@@ -85,21 +84,14 @@ def _reason(error: BaseException) -> str | None:
 
 
 def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tuple[Path, list[str]]:
-    """Make `folder` unless it is there; a temporary one where the cache cannot take it.
+    """Make `folder` if it is missing, or a temporary one if the cache cannot be written.
 
-    Args:
-        folder: To be made. Two processes may try at once: the first to finish stays.
-        write: Called with the empty folder to write into.
-        what: Is written, for the message.
-
-    Returns:
-        The folder, and what is to be said of it.
-
-    Raises:
-        DiskError: It fits neither into the cache nor into a temporary folder.
+    If several processes try at once, the folder of the first to finish is used. `write` is called with the empty
+    folder; `what` names the content in messages. Returns the folder and notes for the user. Raises DiskError if it fits
+    neither into the cache nor into a temporary folder.
     """
-    if folder in _instead:
-        return Path(_instead[folder].name), []
+    if folder in _substitutes:
+        return Path(_substitutes[folder].name), []
     try:
         if not folder.is_dir():
             with new_folder(folder) as draft:
@@ -118,14 +110,14 @@ def write_once(folder: Path, write: Callable[[Path], None], *, what: str) -> tup
                 f"{what} could not be written to {folder} ({error}). "
                 "Free some space, or name another folder in the environment variable RADTRANSFER_CACHE."
             ) from error
-        _instead[folder] = other
+        _substitutes[folder] = other
         return Path(other.name), [note] if note else []
 
 
 def delete_temporary() -> None:
-    """Delete the temporary folders of `write_once`, for a process that ends in another way than Python's."""
-    while _instead:
-        _instead.popitem()[1].cleanup()
+    """Delete the temporary folders of `write_once`, for a process that does not exit normally."""
+    while _substitutes:
+        _substitutes.popitem()[1].cleanup()
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -138,22 +130,18 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 @dataclass(frozen=True)
-class KeptArrays:
+class ArrayCache:
     """One kind of arrays in the cache, with a folder for each key."""
 
     name: str  # of the folder
-    limit: int  # bytes that all of the kind may take; the least recently used ones make room
-    title: str  # what they are, for messages
-    instead: str  # how to do without, for messages
+    limit: int  # bytes for all arrays of this kind; the least recently used are deleted
+    title: str  # for messages
+    instead: str  # the option to run without this cache, for messages
 
     def get(
         self, key: str, shapes: Sequence[tuple[int, ...]], *, dtype: type, fill: "Callable[[list[np.ndarray]], None]"
     ) -> "list[np.ndarray]":
-        """The arrays of `key`, read-only; `fill` writes them the first time.
-
-        Raises:
-            DiskError: They do not fit on the disk, or the folder cannot be made.
-        """
+        """The arrays of `key`, read-only; `fill` writes them the first time. DiskError if they do not fit."""
         import numpy as np
 
         folder = cache_folder() / self.name / key
@@ -166,39 +154,39 @@ class KeptArrays:
                     fill(arrays)
                     for array in arrays:
                         array.flush()
-            with contextlib.suppress(OSError):  # a cache that only others may write
+            with contextlib.suppress(OSError):  # a read-only cache
                 folder.touch()
             return [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(shapes))]
         except OSError as error:
             if error.filename is not None and not str(error.filename).startswith(str(cache_folder())):
                 raise  # an image
             raise DiskError(
-                f"{self.title} cannot be kept in {folder.parent}: {_reason(error)}. Free some space, name another "
+                f"{self.title} cannot be cached in {folder.parent}: {_reason(error)}. Free some space, name another "
                 f"folder in RADTRANSFER_CACHE, or run with {self.instead}."
             ) from error
 
     def _make_room(self, folder: Path, *, needed: int) -> None:
         """Delete the least recently used arrays until `needed` bytes fit below the limit and on the disk."""
         folder.mkdir(parents=True, exist_ok=True)
-        # What another process is computing at the moment stays.
-        kept = [
+        # Folders that another process is writing are not touched.
+        cached = [
             item for item in folder.iterdir() if item.is_dir() and not (item.name.startswith(PART) and is_written(item))
         ]
-        kept.sort(key=lambda item: item.stat().st_mtime)
-        sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in kept}
+        cached.sort(key=lambda item: item.stat().st_mtime)
+        sizes = {item: sum(file.stat().st_size for file in item.glob("*.npy")) for item in cached}
         free = shutil.disk_usage(folder).free
         if needed > free + sum(sizes.values()):
             raise DiskError(
                 f"{self.title} need {size_text(needed)} in {folder}, which has {size_text(free)} free. "
                 f"Free some space, name another folder in RADTRANSFER_CACHE, or run with {self.instead}."
             )
-        while kept and (sum(sizes[item] for item in kept) + needed > self.limit or needed > free):
-            free += sizes[kept[0]]
-            shutil.rmtree(kept.pop(0), ignore_errors=True)
+        while cached and (sum(sizes[item] for item in cached) + needed > self.limit or needed > free):
+            free += sizes[cached[0]]
+            shutil.rmtree(cached.pop(0), ignore_errors=True)
 
 
 def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> "np.ndarray":
-    """An array of zeros mapped from a file with its space reserved: a full disk would end the process later."""
+    """A memory-mapped array of zeros; its space is reserved, as a full disk would crash the process later."""
     import numpy as np
 
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
@@ -212,7 +200,7 @@ def _new_array(file: Path, shape: tuple[int, ...], dtype: type) -> "np.ndarray":
             if isinstance(error, OSError) and error.errno not in _CANNOT_ALLOCATE:
                 raise
             while left:
-                left -= handle.write(bytes(min(left, _PIECE)))
+                left -= handle.write(bytes(min(left, _CHUNK)))
         handle.flush()
         os.fsync(handle.fileno())
     return np.load(file, mmap_mode="r+")

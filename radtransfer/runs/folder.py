@@ -1,4 +1,4 @@
-"""The run folder: created once, locked while in use, every file written whole or not at all.
+"""The run folder: created once, locked while in use, with every file written atomically.
 
 config.yaml   run.json   folds.csv   predictions.csv   metrics.json
 fold_1/ initial.weights.h5  model.keras  history.csv  predictions.csv  metrics.json
@@ -26,7 +26,7 @@ from radtransfer.images.refs import check_local_path
 from radtransfer.runs.lock import LOCK, locked, made_folder
 from radtransfer.runs.read import read_record, read_rows
 
-FREE = frozenset(
+FREE_SETTINGS = frozenset(
     {
         "out",
         "track",
@@ -41,36 +41,32 @@ FREE = frozenset(
 """Settings that change no number."""
 
 _REPLACED = "replaced"
-"""The status of a run that another one, begun with --overwrite, has partly deleted."""
+"""The status of a run that is partly deleted because another one replaces it with --overwrite."""
 
 _BEFORE_A_RUN = {"bad_images.txt", "config.yaml"}
-# In the order in which they are deleted: while run.json stands, the folder is a run and can be replaced again.
+# In the order of deletion: as long as run.json exists, the folder is a run and can be replaced.
 _OF_A_RUN = ("trackers", "fold_*", "folds.csv", "predictions.csv", "metrics.json", "config.yaml", "run.json")
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete the parts of files that killed processes left below `folder`, which is locked."""
+    """Delete the partial files of killed processes in `folder`, which is locked."""
     for part in list(folder.rglob(f"{PART}*")):
-        if part.is_file() or not is_written(part):  # folders are results of other commands
+        if part.is_file() or not is_written(part):  # folders belong to other commands
             delete_part(part)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` as UTF-8, whole or not at all."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as JSON; NaN is refused, since JSON has none."""
+    """Write `value` as JSON; ValueError for NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, for_people: bool = False) -> None:
-    """A CSV with a header; floats read back exactly.
-
-    A table `for_people` has no cell that a spreadsheet takes for a formula; others hold every name as it is.
-    """
+    """Write a CSV with a header; with `for_people`, cells that a spreadsheet would take for formulas are escaped."""
     cell = spreadsheet_cell if for_people else lambda value: value
     with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -78,7 +74,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]],
 
 
 def write_records(path: Path, records: Sequence[Any], *, without: Sequence[str] = ()) -> None:
-    """A CSV with a row per dataclass record and a column per field; two for an interval."""
+    """Write a CSV with a row per dataclass record and a column per field, two for an interval."""
     rows = []
     for record in records:
         row = {}
@@ -96,27 +92,26 @@ class Run:
     """A run folder in use by this process."""
 
     path: Path
-    # The content of `run.json`; empty for a run that has not begun.
-    record: dict[str, Any] = field(default_factory=dict)
-    replaces: bool = False  # whether an older run stands in the folder until this one begins
+    record: dict[str, Any] = field(default_factory=dict)  # the content of `run.json`; empty before `begin`
+    replaces: bool = False  # whether `begin` deletes an older run in the folder
 
     def update(self, **values: Any) -> None:
-        """Add to `run.json`, or change what it holds."""
+        """Add or change entries of `run.json`."""
         self.record |= values
         write_json(self.path / "run.json", self.record)
 
     def fold(self, number: int) -> Path:
         """The folder of fold `number`, made if needed."""
-        return _made(self.path / f"fold_{number}")
+        return _make(self.path / f"fold_{number}")
 
     def head_phase(self, number: int) -> Path:
         """The folder of the head phase of fold `number`, made if needed."""
-        return _made(self.fold(number) / "head_phase")
+        return _make(self.fold(number) / "head_phase")
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write `config.yaml` and the first `run.json`: from now on the folder is this run."""
+        """Write `config.yaml` and the first `run.json`, after deleting a replaced run."""
         if self.replaces:
-            # Killed while it deletes, it must not leave what calls itself finished.
+            # If the process is killed during deletion, the old run must not appear finished.
             write_json(self.path / "run.json", {"status": _REPLACED})
             self.replaces = False
             for item in (item for pattern in _OF_A_RUN for item in self.path.glob(pattern)):
@@ -131,7 +126,7 @@ class Run:
 
 
 def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
-    """Where the run goes: `config.out`, or a free folder below `runs/`; ConfigError if it is an address."""
+    """The folder of the run: `config.out`, or a free folder in `runs/`; ConfigError for a remote address."""
     check_local_path(config.out)
     if config.out is not None:
         return Path(config.out)
@@ -146,17 +141,11 @@ def run_folder(config: Config, *, name: str | None, reuse: bool) -> Path:
 
 @contextlib.contextmanager
 def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Run]:
-    """Hold the lock of the run folder `out`; a new one becomes a run only with `Run.begin`.
+    """Hold the lock of the run folder `out`, which becomes a run with `Run.begin`.
 
-    Args:
-        out: The folder.
-        settings: The resolved settings, compared with those of a run that is resumed.
-        resume: Go on with a run of the same settings, or start one where there is none.
-        overwrite: Replace the existing run, once the new one begins.
-
-    Raises:
-        RunError: The folder holds a run and neither flag is given, holds something else, is in use
-            by another process, or was made with other settings.
+    `resume` continues a run with the same `settings`, or starts one; `overwrite` replaces an existing run when the new
+    one begins. Raises RunError if the folder contains a run and neither is given, contains other files, is in use, or
+    was made with other settings.
     """
     with made_folder(out), locked(out):
         existing = _existing_record(out)
@@ -165,25 +154,26 @@ def open_run(out: Path, settings: dict[str, Any], *, resume: bool = False, overw
             others = [name for name in names if name not in _BEFORE_A_RUN]
             if others:
                 raise RunError(
-                    f"{out} holds other files ({', '.join(others[:3])}) and is not a run folder; nothing was written. "
-                    "Choose another --out."
+                    f"{out} is not a run folder: it contains {', '.join(others[:3])}. Nothing was written. "
+                    "Use another --out."
                 )
         elif overwrite or existing.get("status") == _REPLACED:
             yield Run(out, replaces=True)
             return
         elif resume:
-            # Read as settings, not as text: those that did not exist when the run was started have their defaults.
+            # Loaded as settings, so that those added in later versions have their defaults.
             before = config_values(load_config(str(out / "config.yaml")))
-            changes = [f"{name} {old} → {new}" for name, old, new in differences(before, settings) if name not in FREE]
+            changed = [change for change in differences(before, settings) if change[0] not in FREE_SETTINGS]
+            changes = [f"{name} {old} → {new}" for name, old, new in changed]
             if changes:
                 raise RunError(
-                    f"--resume: the settings differ from those {out} was made with: {'; '.join(changes)}. "
-                    "Use the same ones, or another --out."
+                    f"--resume: the settings differ from those of {out}: {'; '.join(changes)}. "
+                    "Use the same settings, or another --out."
                 )
         else:
             raise RunError(
                 f"Run folder {out} exists ({existing.get('status')}, started {existing.get('started', '?')}). "
-                "Use --resume to go on, --overwrite to replace it, or another --out."
+                "Use --resume to continue it, --overwrite to replace it, or another --out."
             )
         remove_parts(out)
         yield Run(out, existing or {})
@@ -199,7 +189,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def finished_folds(path: Path) -> dict[int, Path]:
-    """The folds of a run that hold a result, by number; RunError if one that its metrics.json counts has none."""
+    """The finished folds of a run by number; RunError if one that its metrics.json counts is missing."""
     folders = {int(item.name[5:]): item for item in path.glob("fold_*") if item.name[5:].isdigit()}
     finished = {number: folders[number] for number in sorted(folders) if (folders[number] / "metrics.json").is_file()}
     if (path / "metrics.json").is_file():
@@ -212,35 +202,33 @@ def finished_folds(path: Path) -> dict[int, Path]:
 
 
 def read_folds(run: Path) -> list[dict[str, str]]:
-    """The rows of `folds.csv`: each image in each fold that it takes part in.
+    """The rows of `folds.csv`: each image in each of its folds.
 
-    Raises:
-        RunError: It is missing, was cut or changed, going by the counts of rows and test images in the run's records.
+    Raises RunError if the file is missing, or its counts of rows and test images differ from the run's records.
     """
     file = run / "folds.csv"
     if not file.is_file():
-        raise RunError(f"Run {run} lacks folds.csv, which says what was trained and tested. Restore it.")
+        raise RunError(f"Run {run} lacks folds.csv, which lists the training and test images. Restore it.")
     rows, wrong = read_rows(file), None
     if not all(row["fold"].isdigit() and row["split"] in ("train", "val", "test") for row in rows):
-        wrong = "holds a fold or a split that no run writes"
+        wrong = "contains an invalid fold or split"
     written = read_run(run).get("fold_rows") if (run / "run.json").is_file() else None
     if written not in (None, len(rows)):
-        wrong = f"holds {len(rows)} rows, and the run wrote {written}"
+        wrong = f"has {len(rows)} rows, but the run wrote {written}"
     tested = Counter(int(row["fold"]) for row in rows if row["split"] == "test" and not wrong)
     for number, folder in finished_folds(run).items():
         count = read_record(folder / "metrics.json").get("n_images", tested[number])
         if not wrong and count != tested[number]:
-            wrong = f"holds {tested[number]} test images of fold {number}, and {count} were tested"
+            wrong = f"has {tested[number]} test images of fold {number}, but {count} were tested"
     if wrong:
-        raise RunError(f"{file} {wrong}: it was changed or cut. Restore it.")
+        raise RunError(f"{file} {wrong}: it was changed or truncated. Restore it.")
     return rows
 
 
 def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int]:
-    """The run folder and fold number that `RUN`, `RUN/fold_K` or RUN with `fold` name.
+    """The run folder and the number of a finished fold, named by RUN/fold_K, or by RUN and `fold`.
 
-    Raises:
-        RunError: Not a run, the fold is not finished, or there are several and none is named.
+    `fold` may be omitted if there is one fold. Raises RunError if the fold is not finished or not named.
     """
     path = Path(source)
     if path.name.startswith("fold_") and path.name[5:].isdigit() and (path.parent / "run.json").is_file():
@@ -250,26 +238,28 @@ def find_fold(source: str | Path, *, fold: int | None = None) -> tuple[Path, int
     if fold is None and len(folds) == 1:
         fold = next(iter(folds))
     if fold is None or fold not in folds:
-        asked = "which fold?" if fold is None else f"fold {fold} is not finished."
+        problem = f"it has {len(folds)} finished folds" if fold is None else f"fold {fold} is not finished"
         finished = ", ".join(map(str, folds)) or "none"
-        raise RunError(f"Run {path}: {asked} Finished folds: {finished}. Name one with --fold K or as {path}/fold_K.")
+        raise RunError(
+            f"Run {path}: {problem}. Finished folds: {finished}. Name one with --fold K or as {path}/fold_K."
+        )
     return path, fold
 
 
 def run_and_folds(given: str | Path) -> tuple[Path, tuple[int, ...]]:
-    """The run folder that RUN or RUN/fold_K names, with its finished folds or the named one; RunError if none is."""
+    """The run folder of RUN or RUN/fold_K, with all finished folds or the named one; RunError if there is none."""
     path = Path(given)
     if not (path / "run.json").is_file():
         run, fold = find_fold(path)
         return run, (fold,)
     folds = tuple(finished_folds(path))
     if not folds:
-        raise RunError(f"Run {path} has no finished fold yet; nothing to compare.")
+        raise RunError(f"Run {path} has no finished fold yet, so there is nothing to compare. Finish it with --resume.")
     return path, folds
 
 
 def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two nested values differ: dotted name, value before, value after."""
+    """The differences of two nested values: dotted name, value before, value after."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in {**before, **after}:
             yield from differences(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
@@ -278,12 +268,11 @@ def differences(before: Any, after: Any, prefix: str = "") -> Iterator[tuple[str
 
 
 def now() -> str:
-    """The time, UTC, to the second, ISO 8601."""
+    """The UTC time to the second, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _made(folder: Path) -> Path:
-    """The folder, made if needed."""
+def _make(folder: Path) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder; the lock dies with the process that holds it."""
+"""Locks a run folder for one process; the lock is released when the process ends."""
 
 import contextlib
 import datetime
@@ -17,20 +17,20 @@ from radtransfer.files import atomic_write, is_running, start_time, this_machine
 from radtransfer.process import on_forced_exit
 
 LOCK = ".lock"
-"""Prefix of the files that tell that a folder is in use."""
+"""Prefix of the lock files."""
 
 HOLDER = f"{LOCK}-holder"
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
-"""The system's numbers for a lock that another process holds; others are of a file system without locks."""
+"""Errors of a lock that another process holds; other errors mean that the file system has no locks."""
 
 _BREAK = "RADTRANSFER_BREAK_LOCK"
-"""An environment variable, so that the worker processes of a study know it too."""
+"""An environment variable, so that worker processes inherit it."""
 
 
 @contextlib.contextmanager
 def made_folder(out: Path) -> Iterator[None]:
-    """Make the folder; a new one is removed again if nothing but the lock was written into it."""
+    """Make the folder; a new one that contains only the lock is removed again."""
     new = not out.exists()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -50,14 +50,11 @@ def made_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold `out/.lock`; the system releases it when the process ends, however it ends.
+    """Hold `out/.lock`, which the operating system releases when the process ends.
 
-    Where the file system has no locks, a file `.lock-holder` names the process that holds the folder. If that is a
-    process of this machine that has ended, it is replaced; one of another machine is, with `breaking_locks`.
-
-    Raises:
-        RunInUseError: Another process holds it.
-        DiskError, RunError: The folder cannot be written.
+    On a file system without locks, a file `.lock-holder` names the process that holds the folder. It is taken over if
+    that process ran on this machine and has ended, or, with `breaking_locks`, ran on another machine. Raises
+    RunInUseError if another process holds it.
     """
     with writing(out):
         handle = (out / LOCK).open("a+", encoding="utf-8")
@@ -73,7 +70,7 @@ def locked(out: Path) -> Iterator[None]:
                 ) from None
             stack.enter_context(_held(out))
         else:
-            if (out / HOLDER).exists():  # of a machine where this file system has no locks
+            if (out / HOLDER).exists():  # from a machine on which this file system has no locks
                 stack.enter_context(_held(out))
         with writing(out / LOCK):
             os.ftruncate(handle.fileno(), 0)
@@ -83,7 +80,7 @@ def locked(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def breaking_locks() -> Iterator[None]:
-    """Let this process, and those that it starts, take over folders that a process of another machine holds."""
+    """Let this process and its children take over folders that a process on another machine holds."""
     os.environ[_BREAK] = "1"
     try:
         yield
@@ -95,7 +92,7 @@ def _lock(handle: IO[str]) -> None:
     if os.name == "nt":
         import msvcrt
 
-        # Far behind the text, so that another process can still read who holds it.
+        # Far after the text, which other processes must be able to read.
         handle.seek(1 << 20)
         msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
     else:
@@ -106,14 +103,14 @@ def _lock(handle: IO[str]) -> None:
 
 @contextlib.contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Hold the folder by a file, where the file system has no locks."""
+    """Hold the folder by a file, on a file system without locks."""
     process, since = os.getpid(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     me = {"process": process, "host": socket.gethostname(), "machine": this_machine(), "started": start_time(process)}
     file, text = out / HOLDER, json.dumps(me | {"since": since, "id": secrets.token_hex(8)})
     _take(out, file, text)
 
     def release() -> None:
-        if _text(file) == text:  # nobody has broken it
+        if _text(file) == text:  # not taken over
             file.unlink(missing_ok=True)
 
     try:
@@ -124,15 +121,15 @@ def _held(out: Path) -> Iterator[None]:
 
 
 def _take(out: Path, file: Path, text: str) -> None:
-    """Make `file`, or take it over from a holder who is gone.
+    """Make `file`, or take it over from a holder that has ended.
 
-    Every holder writes another text, and a process that takes a file over first holds a file named after its text. So
-    of several processes that find the same text only one replaces it, and none replaces a later one.
+    Every holder writes a different text, and a process must hold a file named after that text to take it over. So only
+    one of several processes that read the same text replaces it, and none replaces a later holder.
     """
     if _make(file, text):
         return
     found = _text(file)
-    if not found and not file.exists():  # it was given back just now
+    if not found and not file.exists():  # released just now
         _take(out, file, text)
         return
     _check_gone(out, file, found)
@@ -148,7 +145,7 @@ def _take(out: Path, file: Path, text: str) -> None:
 
 
 def _make(file: Path, text: str) -> bool:
-    """Make the file; False where it stands already."""
+    """Make the file; False if it exists."""
     with writing(file):
         try:
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -165,21 +162,21 @@ def _make(file: Path, text: str) -> bool:
 
 
 def _check_gone(out: Path, file: Path, text: str) -> None:
-    """Raise RunInUseError unless the holder has ended, or may be anywhere and its lock may be broken."""
+    """Raise RunInUseError unless the holder has ended, or is on another machine and its lock may be broken."""
     try:
         holder = json.loads(text)
         process, who = int(holder["process"]), f"process {holder['process']} on {holder['host']}"
         here, since, begun = holder["machine"] == this_machine(), holder["since"], holder["started"]
     except (ValueError, KeyError, TypeError):
-        who, here, since = "it is not known which", False, "an unknown time"
+        who, here, since = "unknown which", False, "an unknown time"
     used = f"{out} is in use by another process ({who}, since {since}"
     if here:
         if is_running(process, begun):
             raise RunInUseError(f"{used}), which is still running. Wait for it, or choose another --out.")
     elif _BREAK not in os.environ:
         raise RunInUseError(
-            f"{used}, says {file}). The file system has no locks, and this machine cannot see whether that process is "
-            "still running. If it has ended, use --break-lock; else wait for it, or choose another --out."
+            f"{used}, according to {file}). The file system has no locks, and this machine cannot check whether that "
+            "process is still running. If it has ended, use --break-lock; otherwise wait, or use another --out."
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads the files of a run folder, which may have been cut off or edited by hand since they were written."""
+"""Reads the files of a run folder, which may have been truncated or edited since."""
 
 import contextlib
 import csv
@@ -51,7 +51,7 @@ _RECORDS: dict[str, dict[str, Any]] = {
     },
 }
 _OF_ALL_FOLDS = {"mean": _FIGURE, "sd": _FIGURE, "pooled": _FIGURE, "per_fold": [_FIGURE], "ci95": (list, type(None))}
-"""Types of `auc` in the metrics.json of a whole run."""
+"""Types of `auc` in the metrics.json of all folds."""
 
 _COLUMNS = {
     "folds.csv": ("path", "label", "patient", "fold", "split"),
@@ -59,30 +59,27 @@ _COLUMNS = {
     "history.csv": ("epoch", "step"),
     "curve.csv": ("step", "split", "auc"),
 }
-"""Columns that the tables of a run have at least."""
+"""Required columns of the tables of a run."""
 
 WITHOUT_WEIGHTS = {"random": "random", "gabor": "Gabor filters"}
-"""Initializations of stages that need no weights, in words."""
+"""Initializations that need no weights, in words."""
 
 _DRAWN = {"mean_var": "mean and variance", "sampled": "sampled weights", "shuffled": "shuffled weights"}
 _FILES = (".h5", ".keras", ".npz", ".safetensors")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The content of `run.json` or `metrics.json`; a missing value is a RunError when it is asked for.
-
-    Raises:
-        FileNotFoundError: It is not there.
-        RunError: It cannot be read, or a value is not of the type that was written.
-    """
+    """The content of `run.json` or `metrics.json`; RunError if it cannot be read or a value is missing or invalid."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Restore it, or begin anew with --overwrite.") from None
+        raise RunError(
+            f"{path} cannot be read ({error}). Restore it, or start the run again with --overwrite."
+        ) from None
     if not isinstance(record, dict):
-        raise RunError(f"{path} does not hold a run's record. Restore it, or start the run anew with --overwrite.")
+        raise RunError(f"{path} is not the record of a run. Restore it, or start the run again with --overwrite.")
     _check(record, _RECORDS.get(path.name, {}), path)
     if isinstance(record.get("auc"), dict):
         _check(record["auc"], _OF_ALL_FOLDS, path, "auc")
@@ -90,39 +87,39 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 class Record(dict):
-    """Values by name; a missing one is the folder's fault and not a bug."""
+    """Values by name; a missing one raises RunError instead of KeyError."""
 
     def __init__(self, values: dict[str, Any], path: Path) -> None:
         super().__init__(values)
         self._path = path
 
     def __missing__(self, name: str) -> Any:
-        raise RunError(f"{self._path} lacks {name!r}, which every run has. Restore it, or take the original run.")
+        raise RunError(f"{self._path} lacks {name!r}, which every run has. Restore it, or use the original run.")
 
 
 def run_file(run: Path, name: str) -> Path:
-    """A file of a run; RunError if it is missing, as in a copy of a part of the run."""
+    """A file of a run; RunError if it is missing, as in a partial copy."""
     if not (run / name).is_file():
         raise RunError(f"Run {run} lacks {name}, which the comparison needs. Restore it, or compare the original run.")
     return run / name
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """The settings in config.yaml of a run, by section; RunError if it does not hold any."""
+    """The settings in config.yaml of a run, by section; RunError if there are none."""
     path = run / "config.yaml"
     if not path.is_file():
-        raise RunError(f"Run {run} lacks config.yaml, which every run has. Restore it, or take the original run.")
+        raise RunError(f"Run {run} lacks config.yaml, which every run has. Restore it, or use the original run.")
     try:
         settings, _ = read_yaml(path)
     except ConfigError as error:
-        raise RunError(f"{error} Restore the file, or take the original run.") from None
+        raise RunError(f"{error} Restore the file, or use the original run.") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
-        raise RunError(f"{path} does not hold the settings of a run: it was changed or cut. Restore it.")
+        raise RunError(f"{path} does not contain the settings of a run: it was changed or truncated. Restore it.")
     return settings
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV of a run; RunError if it has none, was cut, or lacks a column that a run writes."""
+    """The rows of a CSV of a run; RunError if it has none, was truncated, or lacks a required column."""
     try:
         text = path.read_bytes().decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -132,24 +129,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     missing = [name for name in _COLUMNS.get(path.name, ()) if name not in header]
     if missing:
         found = f"found {', '.join(header)!s:.80}" if header else "it is empty"
-        raise RunError(f"{path}: expected a column {missing[0]!r}; {found}. It was changed or cut: restore it.")
+        raise RunError(f"{path}: expected a column {missing[0]!r}; {found}. It was changed or truncated: restore it.")
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
-            raise RunError(f"{path}: row {number} is not as long as the header; it was changed or cut. Restore it.")
-    # A cut split shows by its name, a cut number only by its missing line end.
+            raise RunError(
+                f"{path}: row {number} is not as long as the header; it was changed or truncated. Restore it."
+            )
+    # A truncated split in folds.csv is an invalid name; a truncated number shows only by the missing line end.
     if not rows or not text.endswith("\n") and path.name != "folds.csv":
-        what = "its last line is cut off" if rows else "it has a header and no rows, which no run writes"
-        raise RunError(f"{path}: {what}. Restore it.")
+        raise RunError(
+            f"{path}: {'its last line is truncated' if rows else 'it has a header but no rows'}. Restore it."
+        )
     return rows
 
 
 def steps_to(rows: Sequence[dict[str, Any]], threshold: float, *, split: str = "test") -> int | None:
-    """The first step whose AUC on `split` reaches `threshold`; None if it never does.
+    """The first step at which the AUC on `split` ("val" or "test") reaches `threshold` (0 to 1); None if it never does.
 
-    Args:
-        rows: Of `curve.csv`, in order; values may be text.
-        threshold: AUC, 0 to 1.
-        split: "val" or "test".
+    `rows` are those of `curve.csv`, in order; values may be text.
 
     References:
         Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figure 7.
@@ -158,15 +155,10 @@ def steps_to(rows: Sequence[dict[str, Any]], threshold: float, *, split: str = "
     return next((int(row["step"]) for row in reached if float(row["auc"]) >= threshold), None)
 
 
-def start_in_words(record: Mapping[str, Any], weights: str) -> str:
-    """The initialization of the stages of a run, by the plan in its run.json; empty where that has no stages.
+def init_in_words(record: Mapping[str, Any], weights: str) -> str:
+    """The initialization of a run in words, from its run.json and the name of its weights; "" without stages.
 
-    Args:
-        record: The run.json.
-        weights: The name of its pretrained weights.
-
-    Returns:
-        Such as "imagenet", "random", "mean and variance of imagenet", or "imagenet through stage1, then random".
+    Such as "imagenet", "random", "mean and variance of imagenet", or "imagenet through stage1, then random".
     """
     plan = record.get("plan", {})
     stages = plan.get("stages", [])
@@ -174,19 +166,19 @@ def start_in_words(record: Mapping[str, Any], weights: str) -> str:
     texts = [
         names.get(s["starts_from"], f"{_DRAWN.get(s['starts_from'], s['starts_from'])} of {weights}") for s in stages
     ]
-    told = ""
+    words = ""
     for text, following, stage, after in zip(texts, texts[1:], stages, stages[1:], strict=False):
-        if text != following:  # within a stage, the last layer says where
+        if text != following:  # a boundary within a stage is named by its last layer
             end = stage["layers"][-1] if stage["stage"] == after["stage"] else stage["stage"]
-            told += f"{text} through {end}, then "
-    told += texts[-1] if texts else ""
+            words += f"{text} through {end}, then "
+    words += texts[-1] if texts else ""
     batch_norm = plan.get("batch_norm", "identity")
     drawn = any(stage["starts_from"] != "pretrained" for stage in stages)
-    return f"{told}, batch norm {batch_norm}" if drawn and batch_norm != "identity" else told
+    return f"{words}, batch norm {batch_norm}" if drawn and batch_norm != "identity" else words
 
 
 def weights_in_words(source: str) -> str:
-    """The name of weights: of a source by its name, of a run by its folder, whichever fold and file is named."""
+    """The name of weights: that of a source, of a run's folder (for any of its folds and files), or of the file."""
     if source.startswith("source:"):
         return f"source run “{source.removeprefix('source:')}”"
     path = Path(source)
@@ -197,7 +189,7 @@ def weights_in_words(source: str) -> str:
 
 
 def depth_in_words(record: Mapping[str, Any]) -> str:
-    """What trains: "all stages", "the head alone", or the stages from the first that does."""
+    """The trained part: "all stages", "the head alone", or "from STAGE up"."""
     plan = record.get("plan", {})
     trains = [stage["stage"] for stage in plan.get("stages", []) if stage["trains"]]
     if len(trains) == len(plan.get("stages", [])):
@@ -206,7 +198,7 @@ def depth_in_words(record: Mapping[str, Any]) -> str:
 
 
 def network_in_words(record: Mapping[str, Any]) -> str:
-    """The backbone, and whether it is slim; empty where that is not recorded."""
+    """The backbone, and whether it is slim; empty if not recorded."""
     widths = {stage["width"] for stage in record.get("plan", {}).get("stages", [])}
     backbone = record.get("backbone") or ""
     return f"{backbone}, slim" if backbone and widths - {1.0} else backbone
@@ -214,24 +206,23 @@ def network_in_words(record: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def reading(run: Path) -> Iterator[None]:
-    """Turn errors of a block that reads only files of `run` into a RunError: they are not what a run writes."""
+    """Turn errors in a block that reads only files of `run` into a RunError that the files were changed."""
     try:
         yield
     except RadtransferError:
         raise
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
         raise RunError(
-            f"Run {run} is not as it was written ({type(error).__name__}: {error}): a file of it was changed or is "
-            "damaged. Restore it."
+            f"Run {run} has a file that was changed or is damaged ({type(error).__name__}: {error}). Restore it."
         ) from error
 
 
 def _check(values: Any, kinds: Any, path: Path, *names: str) -> None:
-    """Check that nested `values` are of the `kinds` that are written; missing ones are ignored."""
+    """Check the types of nested `values`; missing values are ignored."""
     expected = dict if isinstance(kinds, dict) else list if isinstance(kinds, list) else kinds
     is_bool = isinstance(values, bool) and isinstance(kinds, tuple) and bool not in kinds
     if not isinstance(values, expected) or is_bool:
-        raise RunError(f"{path}: {'.'.join(names) or 'it'} is not what a run writes: {values!r:.80}. Restore the file.")
+        raise RunError(f"{path}: {'.'.join(names) or 'it'} has an invalid value: {values!r:.80}. Restore the file.")
     if isinstance(kinds, dict):
         for name, kind in kinds.items():
             if name in values:

@@ -1,12 +1,11 @@
-"""How similar two layers are: measures that need only sums over rows, so that rows can be streamed.
+"""Similarity of layers, also computed from streamed sums over rows.
 
-Arrays in memory: `cca(x, y)`, `svcca`, `pwcca`, `cka`, `procrustes`, `linear_regression`, `rbf_cka`
-and `rsa`, with x and y of shape (rows, channels). Batch after batch, for every layer of two networks:
-fill a `StreamedSums` and apply the measures of `SIMILARITIES` to its pairs.
+For arrays in memory: `cca(x, y)`, `svcca`, `pwcca`, `cka`, `procrustes`, `linear_regression`, `rbf_cka` and `rsa`, with
+x and y of shape (rows, channels). For many layers in batches: fill a `StreamedSums` and apply the measures of
+`SIMILARITIES` to its pairs.
 
-To add a measure, write `radtransfer/similarity/<name>.py` with a `Measure` and name it here. Files are
-not called like the functions in them: importing `similarity/cca.py` would replace the function
-`similarity.cca` by the module.
+To add a measure, write a `Measure` in a module of this package and add it to the table. No module may have the name of
+a public function, which it would replace.
 """
 
 import importlib
@@ -30,7 +29,7 @@ SIMILARITIES = Table(
         "rsa": "radtransfer.similarity.others:RSA",
     },
 )
-"""Name to `Measure`; NumPy is imported when a measure is asked for."""
+"""Name to `Measure`; NumPy is imported with the first measure."""
 
 _PUBLIC = {
     "Similarity": "radtransfer.similarity.measure",

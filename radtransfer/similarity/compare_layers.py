@@ -1,7 +1,7 @@
-"""Compare every layer of two networks: load both, read the same rows of each, and say how alike they are.
+"""Compare two networks layer by layer, on the same rows of their feature maps.
 
-What a comparison leaves in a folder: similarity.csv .json .png, and cross_KIND.png for crossed layers. What an earlier
-one left there is replaced or deleted.
+Files of a comparison: similarity.csv .json .png, and cross_KIND.png for all pairs of layers. Those of an earlier
+comparison are replaced or deleted.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from radtransfer.data.run_data import (
 from radtransfer.errors import ConfigError, SimilarityError, UnknownNameError
 from radtransfer.files import atomic_folder, decimal, interval, printable
 from radtransfer.models.backbone import resolve_layer
+from radtransfer.models.vit import CLASS_TOKEN, patch_grid
 from radtransfer.process import Progress, keras_defaults
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import SimilarityCurve, similarity_curve, similarity_heat_map
@@ -47,14 +48,13 @@ if TYPE_CHECKING:
 
 COMPARISON_FILES = ("similarity.csv", "similarity.json", "similarity.png", "cross_*.png")
 
-JUODELYTE_EPSILON = 1e-12
-"""What Juodelyte et al. 2023 passed to google/svcca."""
+JUODELYTE_EPSILON = 1e-12  # the epsilon of Juodelyte et al. 2023 for google/svcca
 
 _MOST_NOTES = 5
 _NOT_MAPS = ("InputLayer", "Rescaling", "Normalization", "ZeroPadding2D", "Dropout", "Reshape")
 Sources = tuple[NetworkSource, NetworkSource]
 Folds = tuple[int | None, int | None]
-"""Of each network; None where it is not a run."""
+"""The fold of each network; None if it is not a run."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class ComparisonSettings:
     """How two networks are compared.
 
     Attributes:
-        batch_norm: "own", or "shared": B computes with the batch-norm statistics of A.
-        compat: "juodelyte" computes CCA as Juodelyte et al. 2023 did; None exactly.
-        data: Images to compare on; without a source the test images of the runs.
-        folds: Which folds of the runs; empty for all that both have.
-        files: Images, folders and tables without labels, in place of the source of `data`.
+        batch_norm: "own", or "shared": B uses the batch-norm statistics of A.
+        compat: "juodelyte" computes CCA as in Juodelyte et al. 2023; None is exact.
+        data: Images for the comparison; without a source, the test images of the runs.
+        folds: Folds of the runs; empty for all common ones.
+        files: Images, folders and tables without labels, instead of `data`.
     """
 
     layers: tuple[str, ...] = ("stages",)
@@ -83,21 +83,21 @@ class ComparisonSettings:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """What was named to compare on; empty for the test images of the run."""
+        """The given images; empty for the test images of the run."""
         return self.files or ((self.data.source,) if self.data.source is not None else ())
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
         layers: One entry per layer and kind, the layers in order.
-        cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64;
-            NaN where it is not defined.
-        draws: Layer and kind to the similarity in each draw, mean over folds; None where it is not defined.
-        few_rows: The layers of these that lack rows, of which fewer channels could be compared.
-        files: What was written.
+        cross: Kind to the mean similarity of every layer of A (rows) with every layer of B (columns), float64; NaN if
+            undefined.
+        draws: Layer and kind to the similarity in each draw, mean over folds; None if undefined.
+        few_rows: Layers with too few rows for this number of channels.
+        files: The written files.
     """
 
     layers: tuple[LayerSimilarity, ...]
@@ -163,13 +163,7 @@ def compare(
     """Compare two networks layer by layer; fold k of one run is compared with fold k of the other.
 
     `a` and `b` are each a run, `RUN/fold_K`, `RUN@initial`, `RUN@final`, a Keras file, weights, `random:NAME` or
-    `imagenet:NAME`. `images` in memory, which networks get as they are, take the place of those of `settings`.
-
-    Raises:
-        ConfigError: A setting or name cannot be used.
-        WeightsError: A network cannot be loaded.
-        DataError: The images cannot be used.
-        SimilarityError: None of the layers can be compared.
+    `imagenet:NAME`. `images` in memory, passed to the networks unchanged, replace those of `settings`.
     """
     progress = progress or Progress()
     check_choice("sampling", settings.sampling.sampling, SAMPLINGS)
@@ -185,7 +179,7 @@ def compare(
         reading = run_images(runs[0]).images if runs else ImageSettings()
         given = given_images(settings.files, settings.data, reading, progress)
     elif images is None and not runs:
-        raise ConfigError("Neither A nor B is a run, so there are no test images. Give images with --data.")
+        raise ConfigError("Expected images: neither A nor B is a run with test images. Give images with --data.")
     elif images is None:
         note_changes(runs, progress)
     found = []
@@ -221,20 +215,20 @@ def compare(
 
 
 def _measures(kinds: Sequence[str], *, compat: str | None) -> dict[str, Measure]:
-    """The measures of these names, which must work on moments."""
+    """The measures with these names; they have to work on moments."""
     if not kinds:
         raise ConfigError(f"Expected at least one --similarity of {', '.join(SIMILARITIES)}. Received none.")
     found = {kind: SIMILARITIES[kind] for kind in kinds}
     whole = [kind for kind, measure in found.items() if measure.of_sums is None]
     if whole:
         raise ConfigError(
-            f"{', '.join(whole)} compares rows with rows and cannot be streamed. Use radtransfer.similarity.{whole[0]} "
-            "on arrays, or another --similarity."
+            f"{', '.join(whole)} needs all rows in memory and cannot be streamed. Use another --similarity, or "
+            f"radtransfer.similarity.{whole[0]} on arrays."
         )
     if compat is None:
         return found
     if compat != "juodelyte" or list(found) != ["cca"]:
-        raise ConfigError(f"--compat juodelyte computes cca only. Received: {', '.join(found)} with {compat!r}.")
+        raise ConfigError(f"--compat juodelyte expects --similarity cca. Received: {', '.join(found)} with {compat!r}.")
     return {"cca": dataclasses.replace(found["cca"], of_sums=partial(google_cca_of_sums, epsilon=JUODELYTE_EPSILON))}
 
 
@@ -247,14 +241,14 @@ def _compare_fold(
     progress: Progress,
 ) -> "tuple[tuple[Network, Network], tuple[LayerPair, ...], LayerScores]":
     from radtransfer.models.activations import FeatureMaps, check_input
-    from radtransfer.training.step import share_statistics
+    from radtransfer.training.step import copy_statistics
 
     sizes = _image_sizes(sources, settings)
     a, b = (source.load(k, size) for source, k, size in zip(sources, fold, sizes, strict=True))
     for source, network in zip(sources, (a, b), strict=True):
         check_input(source.given, network.model.inputs[0].shape[1:])
     if settings.batch_norm == "shared":
-        share_statistics(a.model, b.model)
+        copy_statistics(a.model, b.model)
     pairs = _layer_pairs(a, b, settings.layers)
     scores = score_layers(
         FeatureMaps(a.model, list(dict.fromkeys(pair.a for pair in pairs)), image_size=sizes[0]),
@@ -271,33 +265,38 @@ def _compare_fold(
 
 
 def _layer_pairs(a: "Network", b: "Network", layers: Sequence[str]) -> tuple[LayerPair, ...]:
-    """What `layers` means: "stages", "all" (every feature map that both have under one name), or names of either."""
+    """The layers for "stages", "all" (feature maps with the same name in both networks), or names."""
     if not layers:
         raise ConfigError("Expected --layers stages, all or names. Received none.")
     if tuple(layers) == ("stages",):
-        if a.card is None or b.card is None:
-            raise ConfigError("A network of an unknown backbone has no stages. Give --layers all or names of layers.")
-        shared = [stage for stage in a.card.stages if stage in b.card.stages]
-        return tuple(LayerPair(stage, a.card.stages[stage], b.card.stages[stage]) for stage in shared)
+        if a.spec is None or b.spec is None:
+            raise ConfigError("--layers stages expects known backbones. Use --layers all or names of layers.")
+        shared = [stage for stage in a.spec.stages if stage in b.spec.stages]
+        pairs = [LayerPair(stage, a.spec.stages[stage], b.spec.stages[stage]) for stage in shared]
+        if a.spec.patch and b.spec.patch:
+            pairs.append(LayerPair(CLASS_TOKEN, CLASS_TOKEN, CLASS_TOKEN))
+        return tuple(pairs)
     if tuple(layers) == ("all",):
         names = {layer.name for layer in b.model.layers}
         found = [
             layer.name
             for layer in a.model.layers
             if layer.name in names
-            and len(getattr(layer.output, "shape", ())) == 4
+            and (len(getattr(layer.output, "shape", ())) == 4 or patch_grid(a.model, layer.output))
             and type(layer).__name__ not in _NOT_MAPS
         ]
         if not found:
-            raise ConfigError("The networks have no feature map of one name. Use --layers stages.")
+            raise ConfigError("The networks have no feature maps with the same name. Use --layers stages.")
         return tuple(LayerPair(name, name, name) for name in found)
     found = []
     for name in layers:
         resolved = []
         for network in (a, b):
             known = [layer.name for layer in network.model.layers]
-            if network.card is not None:
-                resolved.append(resolve_layer(network.model, network.card, name))
+            if name == CLASS_TOKEN and network.spec is not None and network.spec.patch:
+                resolved.append(name)
+            elif network.spec is not None:
+                resolved.append(resolve_layer(network.model, network.spec, name))
             elif name in known:
                 resolved.append(name)
             else:
@@ -313,20 +312,20 @@ def _tested_images(sources: Sources, fold: Folds, progress: Progress) -> Located
     seen = sum(path not in unseen for path in images.paths)
     if seen:
         progress.note(
-            f"{seen} of {len(images)} test images of A were not test images of B: it may have trained on them"
+            f"{seen} of {len(images)} test images of A are not test images of B, which may have been trained on them"
         )
     return images
 
 
 def _image_sizes(sources: Sources, settings: ComparisonSettings) -> tuple[int, int]:
-    """Of each network its own; else the one that was asked for, that of the other network, or the default."""
+    """The image size of each network; if it takes any, the requested one, that of the other network, or the default."""
     fixed = [source.image_size for source in sources if source.image_size]
     free = settings.image_size or (fixed or [DEFAULT_SIZE])[0]
     return tuple(source.image_size or free for source in sources)
 
 
 def _left_out(found: Sequence[LayerScores]) -> tuple[str, ...]:
-    """Why what has no similarity has none, naming the kinds; raises SimilarityError where nothing has one."""
+    """The reasons for undefined similarities; SimilarityError if all are undefined."""
     kinds_of: dict[str, dict[str, None]] = {}
     scores = [(kind, draw) for each in found for (_, kind), draws in each.draws.items() for draw in draws]
     for kind, draw in scores:
@@ -363,14 +362,13 @@ def _record(
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
-    """Write similarity.csv, .json and .png and, for crossed layers, a heat-map per kind."""
-    kinds, names = comparison.settings["similarity"], ["similarity.csv", "similarity.json", "similarity.png"]
-    curves = {kind: _curve([item for item in comparison.layers if item.kind == kind]) for kind in kinds}
+    """Write similarity.csv, .json and .png and, for all pairs of layers, a heat map per kind."""
+    names = ["similarity.csv", "similarity.json", "similarity.png"]
     with atomic_folder(out, COMPARISON_FILES, last="similarity.json") as folder:
         rows = [_row(item) for item in comparison.layers]
         write_rows(folder / names[0], list(rows[0]), (row.values() for row in rows), for_people=True)
         write_json(folder / names[1], comparison.to_dict())
-        save_figure(similarity_curve(comparison.names, curves, measure=_measure(comparison)), folder / names[2])
+        save_figure(comparison.plot(), folder / names[2])
         for kind, matrix in comparison.cross.items():
             figure = similarity_heat_map(
                 matrix,
@@ -387,20 +385,14 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def _row(item: LayerSimilarity) -> dict[str, Any]:
     low, high = item.ci95 or (None, None)
-    null = {"null_closed_form": item.null.closed_form, "null_permuted": item.null.permuted}
-    row = {
-        "layer": item.layer,
-        "kind": item.kind,
-        "similarity": item.similarity,
-        "ci95_low": low,
-        "ci95_high": high,
-    } | null
+    row = {"layer": item.layer, "kind": item.kind, "similarity": item.similarity, "ci95_low": low, "ci95_high": high}
+    row |= {"null_closed_form": item.null.closed_form, "null_permuted": item.null.permuted}
     row |= {name: getattr(item, name) for name in ("rank_a", "rank_b", "rows", "images", "dims", "repeats")}
     return {name: "" if value is None else value for name, value in row.items()}
 
 
 def _measure(comparison: Comparison) -> str:
-    """The title of the curve: its measure, if it is one, and whether a network is compared with its own start."""
+    """The axis label: the measure, if there is only one, and whether the networks are one before and after training."""
     kinds, (a, b) = comparison.settings["similarity"], (comparison.settings[side].partition("@") for side in "ab")
     what = f"similarity ({SIMILARITIES[kinds[0]].title})" if len(kinds) == 1 else "similarity"
     of_itself = a[0] == b[0] and a[2] == "initial" and b[2] in ("", "final")
@@ -408,7 +400,7 @@ def _measure(comparison: Comparison) -> str:
 
 
 def _curve(items: Sequence[LayerSimilarity]) -> SimilarityCurve:
-    # The larger of the two that is known; NaN where none is.
+    # The larger of the known values; NaN if none is known.
     chance = np.fmax(*np.array([[item.null.closed_form, item.null.permuted] for item in items], float).T)
     intervals = np.array([item.ci95 or (np.nan, np.nan) for item in items])
     return SimilarityCurve(

@@ -1,4 +1,4 @@
-"""Compare what two runs predict about the same test images: whether they err on the same, and which is better."""
+"""Compare the predictions of two runs on the same test images: agreement of errors, and AUC."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -32,12 +32,12 @@ PREDICTION_FILES = ("predictions.csv", "predictions.json", "predictions.png")
 
 
 ROW_COLUMNS = ("path", "patient", "label", "fold", "right_a", "right_b", "p_truth_a", "p_truth_b")
-"""Right or wrong as 1 or 0, and the probability that each network gave to the truth."""
+"""Correct (1) or wrong (0), and the predicted probability of the truth."""
 
 
 @dataclass(frozen=True)
 class AucComparison:
-    """The main AUC of both runs, all folds pooled; `ci95` is that of the difference, over patients."""
+    """The main AUC of both runs, all folds pooled; `ci95` is the interval of the difference over patients."""
 
     a: float | None
     b: float | None
@@ -47,16 +47,16 @@ class AucComparison:
 
 @dataclass(frozen=True, eq=False)
 class PredictionComparison:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
-        errors: Both right or both wrong.
-        probabilities: The same when each answer is drawn from the network's probabilities.
-        decisions: The same class, right or wrong; None with several labels.
-        correlation: Pearson's, of the probabilities of the truth.
-        delong: A test per main question; empty where images are repeated.
-        n_patients: Different patients; None where not known.
-        rows: A line per image, as `ROW_COLUMNS`: with several labels, their mean.
+        errors: Agreement: both correct or both wrong.
+        probabilities: Expected agreement of answers sampled from the probabilities.
+        decisions: Agreement on the predicted class; None with several labels.
+        correlation: Pearson's, of the predicted probabilities of the truth.
+        delong: One test per main question; empty if images are repeated.
+        n_patients: None if unknown.
+        rows: One per image, see `ROW_COLUMNS`; with several labels, their mean.
     """
 
     accuracy_a: float
@@ -114,11 +114,7 @@ def compare_predictions(
 ) -> PredictionComparison:
     """Compare the test predictions of two runs, RUN or RUN/fold_K, of the same task and images.
 
-    `seed` and `draws` are only recorded: the interval has a formula.
-
-    Raises:
-        RunError: Not a run, or not finished.
-        DataError: Other classes, other labels, or no image in common.
+    `seed` and `draws` are recorded, but not needed: the interval is not a bootstrap.
     """
     first, second = read_predictions(a), read_predictions(b)
     note_changes([run_and_folds(run)[0] for run in (a, b)], progress or Progress())
@@ -154,11 +150,7 @@ def compare_predictions(
 def common_predictions(
     a: RunPredictions, b: RunPredictions, progress: Progress
 ) -> tuple[RunPredictions, RunPredictions]:
-    """The predictions of the images that both tested, in the order of A.
-
-    Raises:
-        DataError: Other classes, no image in common, or their labels differ.
-    """
+    """The predictions for the common test images, in the order of A; DataError if classes or labels differ."""
     if a.scoring != b.scoring:
         tasks = [(r.scoring.task, f"classes {', '.join(r.scoring.classes)}", r.scoring.subject) for r in (a, b)]
         each = [", ".join(filter(None, task)) for task in tasks]
@@ -168,26 +160,26 @@ def common_predictions(
     mine = [row for row, key in enumerate(keys[0]) if key in place]
     if not mine:
         names = [{Path(path).name for path in run.paths} for run in (a, b)]
-        alike = len(names[0] & names[1])
-        other = f" {alike} file names are in both, under other paths: train both on one table." if alike else ""
-        raise DataError(f"{a.given} and {b.given} have no test image in common.{other} Compare runs of one data set.")
+        shared = len(names[0] & names[1])
+        hint = f" {shared} file names are in both, under different paths: train both on one table." if shared else ""
+        raise DataError(f"{a.given} and {b.given} have no test image in common.{hint} Compare runs of one data set.")
     if len(mine) < max(len(keys[0]), len(keys[1])):
         progress.note(
-            f"{len(mine)} test images in common; {a.given} has {len(keys[0])}, {b.given} {len(keys[1])}. "
-            "The others are left out"
+            f"{len(mine)} test images in common ({a.given} has {len(keys[0])}, {b.given} {len(keys[1])}); the others "
+            "are left out"
         )
     first, second = a.select(mine), b.select([place[keys[0][row]] for row in mine])
     if first.labels != second.labels:
         bad = next(i for i, pair in enumerate(zip(first.labels, second.labels, strict=True)) if pair[0] != pair[1])
         raise DataError(
-            f"The runs disagree on the label of {first.paths[bad]!r}: {first.labels[bad]!r} in {a.given}, "
+            f"Expected the same labels in both runs. {first.paths[bad]!r} is {first.labels[bad]!r} in {a.given}, "
             f"{second.labels[bad]!r} in {b.given}. Compare runs of one data set."
         )
     return first, second
 
 
 def compare_aucs(pairs: Sequence[tuple[RunPredictions, RunPredictions]]) -> AucComparison:
-    """The AUC of A and B, averaged over repeats and pairs, and the interval of their difference."""
+    """The AUCs of A and B, averaged over repeats and pairs, and the interval of the difference."""
     a = pooled_auc([a for a, _ in pairs])
     b = pooled_auc([dataclasses.replace(b, patients=a.patients, repeats=a.repeats) for a, b in pairs])
     if a is None or b is None:
@@ -196,7 +188,7 @@ def compare_aucs(pairs: Sequence[tuple[RunPredictions, RunPredictions]]) -> AucC
 
 
 def pooled_auc(runs: Sequence[RunPredictions]) -> AucEstimate | None:
-    """The pooled AUC of runs on one data set, averaged over repeats and runs; None where a class is absent."""
+    """The pooled AUC of runs on one data set, averaged over repeats and runs; None if a class is absent."""
     names = np.concatenate([np.array(run.clusters, object) for run in runs])
     _, numbers = np.unique(names, return_inverse=True)
     repeats, start = [], 0
@@ -211,7 +203,7 @@ def pooled_auc(runs: Sequence[RunPredictions]) -> AucEstimate | None:
 
 
 def write_predictions(comparison: PredictionComparison, out: Path) -> list[Path]:
-    """Write predictions.csv (a line per image), predictions.json and predictions.png."""
+    """Write predictions.csv (one line per image), predictions.json and predictions.png."""
     columns = dict(zip(ROW_COLUMNS, zip(*comparison.rows, strict=True), strict=True))
     a, b = comparison.accuracy_a, comparison.accuracy_b
     figure = prediction_agreement(

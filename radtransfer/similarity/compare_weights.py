@@ -32,12 +32,12 @@ class WeightChange:
     """The change from the weights of one layer to those of the same layer in another network.
 
     Attributes:
-        layer: Its name; `outer/inner` of a layer within another one.
-        kind: Its class in Keras.
-        parameters: Numbers in it that train; moving statistics are left out.
-        relative_change: Length of the difference over the length of the first; None where that is 0.
-        cosine: Of the angle between both, -1–1; None where one is 0.
-        norm_a, norm_b: Their lengths.
+        layer: Its name; `outer/inner` for a nested layer.
+        kind: Its Keras class.
+        parameters: Number of trainable parameters, without moving statistics.
+        relative_change: Norm of the difference over the norm of the first; None if that is 0.
+        cosine: Cosine similarity, -1–1; None if a norm is 0.
+        norm_a, norm_b: Euclidean norms.
     """
 
     layer: str
@@ -51,7 +51,7 @@ class WeightChange:
 
 @dataclass(frozen=True, eq=False)
 class Filters:
-    """The kernels of a first convolution in both networks, float32 (height, width, RGB or other, filters)."""
+    """The kernels of the first convolution in both networks, float32 (height, width, channels, filters)."""
 
     layer: str
     a: np.ndarray
@@ -60,12 +60,12 @@ class Filters:
 
 @dataclass(frozen=True, eq=False)
 class WeightComparison:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
-        layers: The layers of A, in order, whose weights are of the same shapes in B; means over folds.
-        left_out: Layers with weights that are not, by name.
-        filters: Of the first fold; None where the first convolutions differ in shape.
+        layers: The layers of A, in order, with weights of the same shape in B; means over folds.
+        left_out: The names of the other layers with weights.
+        filters: Of the first fold; None if the first convolutions differ in shape.
     """
 
     layers: tuple[WeightChange, ...]
@@ -107,15 +107,9 @@ def compare_weights(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> WeightComparison:
-    """Compare the weights of two networks, of the same architecture at least in part.
+    """Compare the weights of two networks, named as in `compare_layers.compare`, with at least some layers in common.
 
-    `a` and `b` are as for `compare_layers.compare`. `image_size` is for networks that are built for any size and
-    decides no weight; without `folds`, all that both runs have are compared.
-
-    Raises:
-        ConfigError: A name or fold cannot be used.
-        WeightsError: A network cannot be loaded, or its weights are not finite.
-        WeightsMismatchError: The networks have no layer of one name and shape.
+    `image_size` builds networks that take any size and affects no weight. Without `folds`, all common folds are used.
     """
     progress = progress or Progress()
     sources = find_networks((a, b), backbone=backbone, seed=seed, notify=progress.note)
@@ -132,7 +126,9 @@ def compare_weights(
         progress.count("folds", number, len(chosen))
     layers = tuple(mean_change([changes[name] for changes in per_fold]) for name in per_fold[0])
     if not layers:
-        raise WeightsMismatchError(f"{a} and {b} have no layer of one name and shape; nothing to compare.")
+        raise WeightsMismatchError(
+            f"Expected networks with common layers; {a} and {b} have no layer of the same name and shape. Use others."
+        )
     (stem, mine), (_, its) = map(_first_kernel, networks)
     comparable = mine is not None and its is not None and mine.shape == its.shape
     return WeightComparison(
@@ -144,10 +140,10 @@ def compare_weights(
 
 
 def weight_change(layer: str, kind: str, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> WeightChange:
-    """The change from arrays `a` to `b` of the same shapes, as one vector each; raises WeightsError if not finite."""
+    """The change from arrays `a` to `b`, each taken as one vector; WeightsError if not finite."""
     x, y = (np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64) for arrays in (a, b))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise WeightsError(f"{layer} holds weights that are not finite: its training diverged. Use another checkpoint.")
+        raise WeightsError(f"{layer} has weights that are not finite: training diverged. Use another checkpoint.")
     norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
     return WeightChange(
         layer,
@@ -160,7 +156,7 @@ def weight_change(layer: str, kind: str, a: Sequence[np.ndarray], b: Sequence[np
 
 
 def mean_change(changes: Sequence[WeightChange]) -> WeightChange:
-    """The mean over folds of one layer's changes; None where it is not defined in one of them."""
+    """The mean over folds of one layer's changes; None if undefined in one of them."""
 
     def mean(name: str) -> float | None:
         values = [getattr(change, name) for change in changes]
@@ -171,7 +167,7 @@ def mean_change(changes: Sequence[WeightChange]) -> WeightChange:
 
 
 def _learned(model: "keras.Model") -> "dict[str, dict[str, LayerVariable]]":
-    """What trains, frozen or not, by layer; a layer within another one is called `outer/inner`."""
+    """The weights, frozen or not, by layer; a nested layer is called `outer/inner`."""
     from radtransfer.models.layers import model_variables
 
     found: dict[str, dict[str, LayerVariable]] = {}
@@ -196,7 +192,7 @@ def _changes(a: "keras.Model", b: "keras.Model") -> dict[str, WeightChange]:
 
 
 def _first_kernel(network: "Network") -> tuple[str, np.ndarray | None]:
-    """The first convolution's kernel, its channels in the order of the image."""
+    """The kernel of the first convolution, its channels in RGB order."""
     from radtransfer.models.layers import convolution_kernels
 
     for layer, _, variable in convolution_kernels(network.model):
@@ -207,7 +203,7 @@ def _first_kernel(network: "Network") -> tuple[str, np.ndarray | None]:
 
 
 def write_weights(comparison: WeightComparison, out: Path) -> list[Path]:
-    """Write weights.csv, .json and .png and, where both have them, filters.png."""
+    """Write weights.csv, .json and .png and, if comparable, filters.png."""
     names, layers = [f"weights.{suffix}" for suffix in ("csv", "json", "png")], comparison.layers
     changes = [layer.relative_change for layer in layers]
     with atomic_folder(out, WEIGHT_FILES, last="weights.json") as folder:

@@ -1,8 +1,8 @@
-"""Canonical correlations: their mean (CCA), of leading components (SVCCA), and weighted by projection (PWCCA).
+"""Canonical correlations: their mean (CCA), of leading components (SVCCA), and projection-weighted (PWCCA).
 
-With `compat="google"` the steps of google/svcca are repeated, to reproduce numbers that were published with it:
-channels are dropped and coefficients shrunk according to `epsilon`, and dependent channels can make it fail.
-https://github.com/google/svcca, commit 1f3fbf1, 2019.
+`compat="google"` repeats the steps of google/svcca, to reproduce published numbers: channels are dropped and
+coefficients shrunk according to `epsilon`, and it can fail for dependent channels. https://github.com/google/svcca,
+commit 1f3fbf1, 2019.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from radtransfer.similarity.measure import (
 from radtransfer.similarity.moments import CrossMoments, Moments, check_choice
 
 _EXCESS = 1e-6
-# Eigenvalues of a pseudo-inverse below this share of the largest, negative ones above all, are rounding
-# error around 0; further below 0 the original takes the root of a negative number and stops.
+# Eigenvalues of a pseudo-inverse below this share of the largest are rounding errors; if more negative, google/svcca
+# takes the root of a negative number and fails.
 _ROUNDING = 1e-9
 _POWERS = {"variance": 1.0, "singular_values": 0.5}
 
@@ -40,20 +40,20 @@ def cca(
     epsilon: float | None = None,
     allow_few_rows: bool = False,
 ) -> Similarity:
-    """The mean canonical correlation of two layers; no invertible linear map of x or of y changes it.
+    """The mean canonical correlation of two layers; invariant to invertible linear maps of x and of y.
 
     Args:
         x: Real (rows, channels).
         y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
-        squared: Whether to average the squares of the coefficients.
-        normalize: `"rank"`: the mean over as many coefficients as directions exist in both; `"channels"`:
-            their sum over the smaller number of channels, so that constant channels count as 0.
-        compat: `"google"` repeats the steps of google/svcca, with their shrinkage; None is exact.
-        epsilon: What google/svcca adds to the covariance, 0 unless given; only with `compat`.
+        squared: Average the squares of the coefficients.
+        normalize: `"rank"`: mean over the smaller rank; `"channels"`: sum over the smaller number of channels, so that
+            constant channels count as 0.
+        compat: `"google"` repeats the steps of google/svcca, with its shrinkage; None is exact.
+        epsilon: What google/svcca adds to the covariance, by default 0; only with `compat`.
         allow_few_rows: Accept fewer than two rows per direction.
 
     Raises:
-        SimilarityError: Too few rows, values that are not finite, or nothing but constants.
+        SimilarityError: Too few rows, values that are not finite, or only constant channels.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Appendix C; the squares:
@@ -77,7 +77,7 @@ def cca_of_sums(pair: CrossMoments, *, squared: bool = False) -> Similarity:
 
 
 def google_cca_of_sums(pair: CrossMoments, *, epsilon: float) -> Similarity:
-    """The mean canonical correlation as google/svcca computes it, from moments."""
+    """The mean canonical correlation as in google/svcca, from moments."""
     google = _google(pair.x.scatter, pair.scatter, pair.y.scatter, epsilon)
     return _mean(pair, google.coefficients, ranks=google.ranks)
 
@@ -103,7 +103,7 @@ def _coefficients(pair: CrossMoments) -> np.ndarray:
 
 
 def _clipped(pair: CrossMoments, coefficients: np.ndarray) -> np.ndarray:
-    """Without what rounding adds above 1, which grows with the square of the condition."""
+    """Coefficients clipped to 0–1; the rounding error grows with the square of the condition."""
     condition = max(pair.x.condition, pair.y.condition)
     if coefficients[0] > 1 + max(_EXCESS, 10 * pair.x.tolerance, 1e-15 * condition**2):
         raise SimilarityError(
@@ -125,15 +125,15 @@ def pwcca(
 ) -> Similarity:
     """The mean of the canonical correlations, each weighted by how much of x lies along its variate.
 
-    The weight of a variate h of x is the sum over the channels of x of |h · channel|, channels centred. Swapping
-    x and y gives another value, and so does a rotation of x; a linear map of y does not.
+    The weight of a variate h of x is the sum of |h · channel| over the centered channels of x. The value changes if x
+    and y are swapped and with rotations of x; it is invariant to linear maps of y.
 
     Args:
         x: Real (rows, channels).
         y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
-        weights: `"paper"`, or `"google"` for those of google/svcca's `pwcca.py`, which are not the paper's.
-        compat: `"google"` is the same as `weights="google"`; both repeat google/svcca's coefficients too.
-        epsilon: As in `cca`; only with google's.
+        weights: `"paper"`, or `"google"` for those of `pwcca.py` in google/svcca, which differ from the paper.
+        compat: `"google"` is the same as `weights="google"`; both also use the coefficients of google/svcca.
+        epsilon: As in `cca`; only with `"google"`.
         allow_few_rows: Accept fewer than two rows per direction.
 
     Raises:
@@ -155,7 +155,7 @@ def pwcca(
 
 
 def _weighted(pair: CrossMoments, better: CrossMoments, coordinates: np.ndarray | None) -> Similarity:
-    """PWCCA with the coefficients and variates of `better`; `coordinates` maps rows of x to those of `better`."""
+    """PWCCA with the coefficients and variates of `better`; `coordinates` maps the rows of x to its coordinates."""
     left, coefficients, _ = np.linalg.svd(better.x.basis.T @ better.scatter @ better.y.basis, full_matrices=False)
     coefficients, directions = _clipped(better, coefficients), better.x.basis @ left
     if coordinates is not None:
@@ -174,13 +174,13 @@ def svcca(
     epsilon: float | None = None,
     allow_few_rows: bool = False,
 ) -> Similarity:
-    """The mean canonical correlation of the principal components that make up 99 % of each layer.
+    """The mean canonical correlation of the principal components with 99 % of the variance of each layer.
 
     Args:
         x: Real (rows, channels).
         y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
-        rule: What must add up to `threshold`: `"variance"`, the squared singular values, as the paper says,
-            or `"singular_values"` themselves, as other code does; the latter keeps more.
+        rule: What has to add up to `threshold`: `"variance"`, the squared singular values, as in the paper, or
+            `"singular_values"`, as in other code, which keeps more components.
         threshold: Share to keep, above 0, up to 1.
         compat: As in `cca`, applied to the components.
         epsilon: As in `cca`.
@@ -223,7 +223,7 @@ def svcca_of_sums(
 
 
 def _components(layer: Moments, power: float, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Squared singular values and axes of the fewest components that reach the threshold."""
+    """Squared singular values and axes of the smallest number of components that reach the threshold."""
     values, axes = layer.principal
     shares = np.cumsum(values**power)
     count = 1 + np.searchsorted(shares[:-1], threshold * shares[-1])
@@ -252,7 +252,7 @@ SVCCA_SINGULAR_VALUES = Measure(
 
 @dataclass(frozen=True, eq=False)
 class _GoogleCCA:
-    """What `cca_core.get_cca_similarity` finds.
+    """The result of `cca_core.get_cca_similarity`.
 
     Attributes:
         coefficients: Descending, not clipped, float64 (k,): k is the smaller number of kept channels.
@@ -271,10 +271,10 @@ class _GoogleCCA:
 
 
 def _google(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, epsilon: float) -> _GoogleCCA:
-    """Canonical correlations as google/svcca finds them, from the scatter of x, between x and y, and of y.
+    """Canonical correlations as in google/svcca, from the scatter of x, between x and y, and of y.
 
-    `epsilon` is in units of the layer's largest variance: channels below it are dropped, and it is added to the
-    variances of the others. Raises SimilarityError where google/svcca fails.
+    `epsilon` is relative to the largest variance of the layer: channels below it are dropped, and it is added to the
+    other variances. Raises SimilarityError if google/svcca fails.
     """
     size_x, size_y = np.abs(xx).max(), np.abs(yy).max()
     if size_x == 0 or size_y == 0:
@@ -292,17 +292,16 @@ def _inverse_root(name: str, scatter: np.ndarray, epsilon: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(inverse)
     if values[0] < -_ROUNDING * values[-1]:
         raise SimilarityError(
-            f"google/svcca fails on {name}: its channels are linearly dependent, and epsilon={epsilon:g} does "
-            "not hide it. Use compat=None, which is exact, or a larger epsilon."
+            f"google/svcca fails on {name}: its channels are linearly dependent, and epsilon={epsilon:g} is too small. "
+            "Use compat=None, which is exact, or a larger epsilon."
         )
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
 def _google_of_rows(x: np.ndarray, y: np.ndarray, epsilon: float) -> _GoogleCCA:
-    """The same of the covariance that google/svcca forms, to the last bit.
+    """The same, bit by bit, from the covariance as google/svcca computes it.
 
-    With dependent channels and a small epsilon, rounding errors reach the fifth digit of its coefficients, so the same
-    operations have to be repeated.
+    With dependent channels and a small epsilon, rounding errors reach the fifth digit of its coefficients.
     """
     covariance = np.cov(x, y, rowvar=False)
     split = np.shape(x)[1]
@@ -310,17 +309,17 @@ def _google_of_rows(x: np.ndarray, y: np.ndarray, epsilon: float) -> _GoogleCCA:
 
 
 def _google_weighted(pair: CrossMoments, google: _GoogleCCA) -> Similarity:
-    """What `pwcca.compute_pwcca` finds.
+    """The result of `pwcca.compute_pwcca`.
 
-    Differs from the paper: its directions are not whitened, and means are added to them. Differs from
-    google/svcca where x has more channels than y: that code then takes the rows of the wrong layer.
+    Differs from the paper: directions are not whitened, and means are added. Differs from google/svcca if x has more
+    channels than y: that code then uses the rows of the wrong layer.
     """
     fewer_x = google.ranks[0] <= google.ranks[1]
     layer, kept, vectors = (pair.x, google.kept_x, google.left) if fewer_x else (pair.y, google.kept_y, google.right)
     values, axes = np.linalg.eigh(layer.scatter[np.ix_(kept, kept)])
     root = (axes * np.sqrt(np.clip(values, 0, None))) @ axes.T
     mean = np.sqrt(layer.rows) * layer.mean[kept]
-    # Both the rows and the directions stand in coordinates of orthonormal columns, the last one constant.
+    # Rows and directions are in coordinates of orthonormal columns, the last one constant.
     directions, _ = np.linalg.qr(np.vstack([root @ vectors, mean]))
     weights = np.abs(directions.T @ np.vstack([root, mean])).sum(axis=1)
     value = weights / weights.sum() @ google.coefficients

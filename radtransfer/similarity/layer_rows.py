@@ -1,8 +1,8 @@
-"""Which rows and channels of feature maps are compared, and the sums over them.
+"""Sampling of rows and channels of feature maps, and the sums over them.
 
-A row is the vector of channels at one position of one image's feature map. Two layers share rows when both are
-read at the same places of the same images; places are cells of a grid, and a finer map is read where the middle
-of the cell lies. All draws are pure functions of a seed, and sums do not depend on where batches of images are cut.
+A row is the vector of channels at one position of the feature map of one image. Layers are compared on rows at the same
+positions of the same images. Positions are cells of a grid; a finer map is read at the centers of the cells. All draws
+are deterministic functions of a seed, and sums do not depend on the batches.
 """
 
 from collections import defaultdict
@@ -17,7 +17,6 @@ from radtransfer.process import derive_seed
 from radtransfer.similarity.moments import CrossMoments, StreamedSums, check_finite
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
     from radtransfer.models.activations import FeatureMaps
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
     Maps = Mapping[str, tf.Tensor]
 
 CHANNELS = ("auto", "paired", "independent", "all")
-"""The same channels in both networks where they have as many; the same; others in each; every one."""
+"""The same channels in both networks if their numbers are equal; the same; different ones in each; all."""
 
 Grid = tuple[int, int]
-"""Height and width of a feature map, or of what several maps have in common."""
+"""Height and width of a feature map, or of the common grid of several."""
 Rows = dict[str, np.ndarray]
 
 
 class LayerPair(NamedTuple):
-    """Two layers that are compared: a name for both, and what each is called in its network."""
+    """Two layers to compare: a name for both, and the name of each in its network."""
 
     name: str
     a: str
@@ -42,12 +41,12 @@ class LayerPair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """The cells that are read of each image.
+    """The sampled cells of each image.
 
     Attributes:
-        grid: The cells are numbered row by row in it.
-        cells: int64 (rows,), image after image; no cell of an image twice.
-        starts: int64 (images + 1,): those of image i are `cells[starts[i]:starts[i + 1]]`.
+        grid: Cells are numbered row by row.
+        cells: int64 (rows,), image after image, without duplicates in an image.
+        starts: int64 (images + 1,): the cells of image i are `cells[starts[i]:starts[i + 1]]`.
     """
 
     grid: Grid
@@ -77,9 +76,9 @@ class Positions:
 
 
 def spread_positions(grid: Grid, *, images: int, rows: int, rng: np.random.Generator) -> Positions:
-    """As many cells of every image, give or take one, `rows` in all or every one there is.
+    """The same number of cells (±1) of every image, `rows` in total or all cells.
 
-    The score varies much less between draws than with the same number of rows of few whole images.
+    Scores vary much less between draws than with the same number of rows from a few whole images.
     """
     cells = grid[0] * grid[1]
     rows = min(rows, images * cells)
@@ -89,7 +88,7 @@ def spread_positions(grid: Grid, *, images: int, rows: int, rng: np.random.Gener
 
 
 def whole_image_positions(grid: Grid, *, images: int, rows: int, rng: np.random.Generator) -> Positions:
-    """Every cell of a few images, so many that images · height · width comes closest to `rows`.
+    """All cells of a few images, so many that images · height · width is closest to `rows`.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion, Appendix C; rounded as in Juodelyte et al. 2023.
@@ -100,13 +99,12 @@ def whole_image_positions(grid: Grid, *, images: int, rows: int, rng: np.random.
     return Positions.of_images(grid, [np.arange(size) for size in sizes])
 
 
-SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}
-"""Name to how the positions are drawn."""
+SAMPLINGS = {"spread": spread_positions, "transfusion": whole_image_positions}  # name to sampling function
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How `rows` positions and `dims` channels per layer, or as many as there are, are drawn, `repeats` times.
+    """`repeats` draws of at most `rows` positions and `dims` channels per layer.
 
     `sampling` is a key of `SAMPLINGS`, `channels` one of `CHANNELS`.
     """
@@ -132,21 +130,15 @@ class Sampling:
 
 
 def sample_channels(width: int, dims: int, *, seed: int, side: str = "") -> np.ndarray:
-    """`dims` of `width` channels in ascending order, or all there are.
-
-    Layers of one width get the same channels unless their `side` differs.
-    """
+    """`dims` of `width` channels in ascending order, or all; the same for the same width and `side`."""
     rng = np.random.default_rng(derive_seed(seed, "channels", width, side))
     return np.sort(rng.permutation(width)[:dims])
 
 
 def image_order(clusters: Sequence[str], *, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the images in at most `groups` groups of about equal size, and the group of each place in it.
+    """An order of the images in at most `groups` groups of about equal size, and their groups, ascending from 0.
 
-    Images of one cluster (a patient) are in one group, but not next to each other if the group has another.
-
-    Returns:
-        int64 (images,) each: which image comes where, and its group, ascending from 0.
+    int64 (images,) each. Images of one cluster (patient) are in one group, but not adjacent if the group has others.
     """
     rng = np.random.default_rng(derive_seed(seed, "images"))
     names, codes, sizes = np.unique(np.asarray(clusters, dtype=object), return_inverse=True, return_counts=True)
@@ -168,62 +160,28 @@ def image_order(clusters: Sequence[str], *, groups: int, seed: int) -> tuple[np.
 def read_rows(
     maps: "tf.Tensor", cells: np.ndarray, images: np.ndarray, *, grid: Grid, channels: np.ndarray
 ) -> np.ndarray:
-    """Some positions and channels of a batch of maps, float32 (rows, channels); gathered where the maps are.
+    """Some positions and channels of a batch of maps, float32 (rows, channels), gathered on the device of the maps.
 
-    `maps` is float32 (images, height, width, channels); `cells` and `images`, int (rows,), say where each row is, in
-    the cells of `grid`, which is not finer than the maps.
+    `maps` is float32 (images, height, width, channels); `cells` and `images`, int (rows,), are the position of each row
+    in `grid`, which is not finer than the maps.
     """
     import tensorflow as tf
 
     _, height, width, depth = maps.shape
-    # Where the middle of each cell lies.
+    # The center of each cell.
     y, x = np.divmod(cells, grid[1])
     y, x = (2 * y + 1) * height // (2 * grid[0]), (2 * x + 1) * width // (2 * grid[1])
     rows = tf.gather(tf.reshape(maps, (-1, depth)), (images * height + y) * width + x)
     return tf.gather(rows, channels, axis=1).numpy()
 
 
-def collect_rows(
-    model: "keras.Model",
-    images: np.ndarray,
-    layers: Sequence[str],
-    *,
-    rows: int = 10_000,
-    dims: int = 64,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Rows of several layers of one network, spread over images in memory, float32 (rows, channels) by layer.
-
-    Two networks give rows that can be compared layer by layer if images, layers' shapes and seed are the same.
-    `images` are as the model takes them, float (images, height, width, channels).
-    """
-    from radtransfer.models.activations import FeatureMaps
-
-    maps = FeatureMaps(model, layers, image_size=images.shape[1])
-    order, _ = image_order([str(image) for image in range(len(images))], groups=1, seed=seed)
-    drawn = {
-        name: spread_positions(maps.grid(name), images=len(images), rows=rows, rng=np.random.default_rng(seed))
-        for name in layers
-    }
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for first in range(0, len(images), maps.batch_size):
-        batch = order[first : first + maps.batch_size]
-        of_layer = maps.of(images[batch].astype(np.float32))
-        for name, positions in drawn.items():
-            cells, owners = positions.between(first, first + len(batch))
-            channels = sample_channels(maps.width(name), dims, seed=seed)
-            parts[name].append(read_rows(of_layer[name], cells, owners, grid=positions.grid, channels=channels))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What is read of two networks at the same positions.
+    """The rows of two networks at the same positions.
 
     Attributes:
-        positions: Where.
-        a, b: Name of each comparison to the layer of that network that is read for it, and its channels.
-        not_finite: "a" or "b" and the name of a comparison to what is wrong with the values that were read.
+        a, b: Name of each comparison to its layer in that network and the channels.
+        not_finite: "a" or "b" and the name of a comparison to an error message.
     """
 
     positions: Positions
@@ -235,9 +193,9 @@ class Draw:
         return self.a[name][1].size, self.b[name][1].size
 
     def rows(self, side: str, maps: "Maps", cells: np.ndarray, images: np.ndarray) -> Rows:
-        """The rows of one network by the title of the comparison, which names network and layer in messages.
+        """The rows of one network by the title of the comparison, for messages.
 
-        A layer with values that are not finite is recorded, and read as zeros: the others can still be compared.
+        A layer with values that are not finite is recorded and set to zeros, so that the others can be compared.
         """
         found = {}
         for name, (layer, channels) in (self.a if side == "a" else self.b).items():
@@ -253,7 +211,7 @@ class Draw:
         return found
 
     def undefined(self, a: str, b: str) -> str:
-        """Why two layers cannot be compared; empty where they can."""
+        """Why two layers cannot be compared, or an empty string."""
         return self.not_finite.get(("a", a)) or self.not_finite.get(("b", b), "")
 
 
@@ -267,9 +225,9 @@ def draws(
     repeat: int,
     all_pairs: bool = False,
 ) -> list[Draw]:
-    """One draw of the pairs, or of every layer of A against every layer of B: a `Draw` for each grid they share.
+    """One draw of the pairs, or of every layer of A with every layer of B: a `Draw` per common grid.
 
-    A pair is read as if it alone were compared, on the finest grid that is not finer than either map.
+    The grid of a pair is the finest that is not finer than either map; it does not depend on other pairs.
     """
 
     def common(grid_a: Grid, grid_b: Grid) -> Grid:
@@ -298,10 +256,10 @@ def draws(
 
 
 class PairedSums:
-    """Sums of the same-named layers for each group of images, for the value and its jackknife interval.
+    """Sums of pairs of layers for each group of images, for the value and its jackknife interval.
 
-    With `mismatched`, also of rows of A with rows of B at the same positions of the image before: what chance gives.
-    `groups` holds the group of each image, ascending, int (images,); `norms` are needed for debiased CKA.
+    With `mismatched`, also of rows of A with rows of B at the same positions of the next image: the value by chance.
+    `groups` is the group of each image, ascending, int (images,); debiased CKA needs `norms`.
     """
 
     def __init__(self, draw: Draw, groups: np.ndarray, *, norms: bool, mismatched: bool = False):
@@ -313,7 +271,7 @@ class PairedSums:
         self._waiting: Rows | None = None
 
     def add(self, first: int, last: int, a: "Maps", b: "Maps") -> None:
-        """Add the images `first` to `last` - 1, whose maps are given."""
+        """Add the maps of images `first` to `last` - 1."""
         cells, images = self.draw.positions.between(first, last)
         x, y = self.draw.rows("a", a, cells, images), self.draw.rows("b", b, cells, images)
         of_row = self._groups[first:last][images]
@@ -327,7 +285,7 @@ class PairedSums:
             self._exchange(first, last, x, self.draw.rows("b", b, *self._following.between(first, last)))
 
     def _exchange(self, first: int, last: int, x: Rows, y: Rows) -> None:
-        """Add rows of B at the positions of the image that comes next; the last one's wait for the next batch."""
+        """Add rows of B at the positions of the next image; those of the last image wait for the next batch."""
         held = self._following.counts[last - 1]
         ready = {name: rows[: len(rows) - held] for name, rows in y.items()}
         if self._first is None:
@@ -344,7 +302,7 @@ class PairedSums:
             self._mismatched.add(x, y)
 
     def pairs(self) -> Iterator[tuple[str, list[CrossMoments], CrossMoments | None]]:
-        """Each comparison with the moments of its groups, and those of exchanged images; call it once, at the end."""
+        """Each comparison with the moments of its groups and of mismatched images; call it once, at the end."""
         if self._mismatched is not None:
             self._add_mismatched(self._first, self._waiting)
         sums = list(self._of_group.values())

@@ -1,4 +1,4 @@
-"""Pairs of layers scored in one pass over the images: a similarity, an interval over images, and what chance gives."""
+"""Similarity of layer pairs in one pass over the images, with an interval over images and the value by chance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ _STATE_BYTES = 1 << 30
 class Null:
     """The similarity of unrelated layers.
 
-    `closed_form` is that of independent Gaussian rows, None where it is not known; `permuted` that of A on one image
-    with B on another at the same positions, None with a single image.
+    `closed_form`: expected for independent Gaussian rows, None if unknown; `permuted`: of A on one image with B on
+    another at the same positions, None with a single image.
     """
 
     closed_form: float | None
@@ -46,13 +46,12 @@ class Null:
 
 @dataclass(frozen=True, eq=False)
 class DrawScore:
-    """The similarity of a layer, by one kind, in a single draw of rows and channels.
+    """The similarity of a layer, of one kind, in one draw of rows and channels.
 
     Attributes:
-        images: How many images they are of.
-        dims: Channels read of the narrower layer.
+        dims: Channels of the narrower layer.
         undefined: Why the value is None.
-        left_out: The similarities without each group of images, float64 (groups,); None where not defined.
+        left_out: The similarities without each group of images, float64 (groups,); None if undefined.
     """
 
     rows: int
@@ -71,11 +70,11 @@ class LayerSimilarity:
     """The similarity of a layer over draws and folds.
 
     Attributes:
-        similarity: The mean over draws and folds; None where it is not defined in one of them.
-        ci95: Jackknife interval over images; None where a draw reads fewer than five groups of them, or draws
-            read different numbers of groups, as whole-image sampling may.
+        similarity: The mean over draws and folds; None if undefined in one of them.
+        ci95: Jackknife interval over images; None with fewer than five groups of images in a draw, or different
+            numbers of groups, as whole-image sampling may give.
         rank_a, rank_b: Independent directions, the fewest of all draws.
-        rows, images, dims: As of `DrawScore`, in the fold that has the fewest rows.
+        rows, images, dims: In the fold with the fewest rows.
     """
 
     layer: str
@@ -93,10 +92,9 @@ class LayerSimilarity:
 
 @dataclass(frozen=True)
 class LayerScores:
-    """What one pass found.
+    """The result of one pass: scores of each draw by layer and kind, and by layer of A, layer of B and kind (`cross`).
 
-    The score of each draw by layer and kind; with `cross`, the similarity in each draw by layer of A, layer of B and
-    kind; and the layers with too few rows for a kind that fits directions.
+    `few_rows` are layers with too few rows for a kind that fits directions.
     """
 
     draws: dict[tuple[str, str], list[DrawScore]]
@@ -116,10 +114,9 @@ def score_layers(
     cross: bool,
     progress: Progress,
 ) -> LayerScores:
-    """Compare the pairs on the images, by every kind, in every draw; what cannot be compared has a reason instead.
+    """Compare the pairs on the images, by every kind, in every draw; undefined scores carry a reason.
 
-    `sizes` are the sides of the images that each network takes, in pixels; with `cross`, every layer of A is also
-    compared with every layer of B. Raises SimilarityError if no layer can be compared.
+    `sizes` are the image sizes of the networks, pixels. Raises SimilarityError if no layer can be compared.
     """
     norms, count, repeats = "cka" in kinds, len(images), range(sampling.repeats)
     unequal = {}
@@ -127,8 +124,8 @@ def score_layers(
         mine, its = a.width(pair.a), b.width(pair.b)
         if mine != its:
             unequal[pair.name] = (
-                f"{pair.name}: --channels paired takes the same channels of both layers; received {mine} and {its} "
-                "channels. Use --channels independent or all."
+                f"{pair.name}: --channels paired expects as many channels in both layers; received {mine} and {its}. "
+                "Use --channels independent or all."
             )
     every, pairs = pairs, [pair for pair in pairs if pair.name not in unequal]
     drawn = [draws(a, b, pairs, images=count, sampling=sampling, repeat=repeat) for repeat in repeats]
@@ -136,7 +133,7 @@ def score_layers(
     if not pairs or (len(few) == len(pairs) and all(measure.fits for measure in kinds.values())):
         raise SimilarityError(next(iter((unequal | few).values())))
     _note_rows(drawn[0], kinds, few, sampling, progress)
-    # So many groups of images that their sums stay within a gigabyte.
+    # As many groups of images as their sums fit into a gigabyte.
     dims = [each.dims(name) for draw in drawn for each in draw for name in each.a]
     size = sum(8 * (mine**2 + its**2 + mine * its) for mine, its in dims)
     most = int(np.clip(_STATE_BYTES // size, FEWEST_GROUPS, _MOST_GROUPS))
@@ -185,8 +182,8 @@ def score_draw(
 ) -> dict[str, DrawScore]:
     """The scores of one draw of a layer, by kind, from the moments of groups of images.
 
-    `mismatched` are the moments of A on one image with B on another. `undefined` says why no kind can be computed,
-    `few_rows` why none that fits directions can; empty where that is not known.
+    `mismatched`: moments of A on one image with B on another; `undefined`: why no kind can be computed; `few_rows`: why
+    no kind that fits directions can.
     """
     total = total_moments(groups)
     rest = list(leaving_one_out(groups)) if len(groups) >= FEWEST_GROUPS else []
@@ -221,13 +218,13 @@ def score_draw(
 def combine(
     layer: str, kind: str, folds: Sequence[Sequence[DrawScore]], *, same_images: bool = False
 ) -> LayerSimilarity:
-    """One result from the draws of each fold; `same_images`: the folds saw the same ones, in the same groups."""
+    """One result from the draws of each fold; `same_images`: all folds used the same images in the same groups."""
     every = [draw for fold in folds for draw in fold]
     value, fewest = mean([draw.value for draw in every]), min(every, key=lambda draw: draw.rows)
     sets, ci95 = [every] if same_images else folds, None
     counts = [{0 if draw.left_out is None else draw.left_out.size for draw in fold} for fold in sets]
     if all(len(sizes) == 1 and 0 not in sizes for sizes in counts):
-        # A group is left out of all draws of a fold at once: their errors are those of the same images.
+        # Each group is left out of all draws of a fold at once, because the draws share their images.
         errors = [jackknife_error(np.mean([draw.left_out for draw in fold], axis=0)) for fold in sets]
         ci95 = normal_interval(value, float(np.sqrt(np.sum(np.square(errors)))) / len(sets))
     return LayerSimilarity(
@@ -246,12 +243,12 @@ def combine(
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None where one of them is."""
+    """The mean; None if one of the values is None."""
     return None if None in values else float(np.mean(values))
 
 
 def _value(measure: Measure, pair: CrossMoments) -> float | None:
-    """The similarity; None where it is not defined, as of a layer that varies in one group of images only."""
+    """The similarity; None if undefined, as for a layer that varies in only one group of images."""
     try:
         return measure.of_sums(pair).value
     except SimilarityError:
@@ -259,7 +256,7 @@ def _value(measure: Measure, pair: CrossMoments) -> float | None:
 
 
 def _few_rows(drawn: Sequence[Draw], *, images: int) -> dict[str, str]:
-    """The layers with too few rows for the directions that are fitted, and how many images are needed."""
+    """The layers with too few rows for the fitted directions, each with a message."""
     found = {}
     for draw in drawn:
         rows, cells = draw.positions.rows, draw.positions.grid[0] * draw.positions.grid[1]
@@ -269,9 +266,9 @@ def _few_rows(drawn: Sequence[Draw], *, images: int) -> dict[str, str]:
             if rows < needed:
                 found[name] = (
                     f"{name}: expected at least {needed} rows for {dims} channels, received {rows} from {images} "
-                    f"images of {cells} positions. {-(-needed // cells)} images would do"
-                    f"{', with --rows ' + str(needed) if rows < min(needed, images * cells) else ''}; "
-                    f"with these, use --dims {max(1, rows // (2 * ROWS_PER_DIRECTION))}, or --similarity cka."
+                    f"images of {cells} positions. Use {-(-needed // cells)} images"
+                    f"{' and --rows ' + str(needed) if rows < min(needed, images * cells) else ''}, "
+                    f"--dims {max(1, rows // (2 * ROWS_PER_DIRECTION))}, or --similarity cka."
                 )
     return found
 
@@ -283,7 +280,7 @@ def _note_rows(
     sampling: Sampling,
     progress: Progress,
 ) -> None:
-    """Say where rows are fewer than asked for, and where so few that unrelated layers look alike."""
+    """Note layers with fewer rows than requested, or so few that unrelated layers have a high similarity."""
 
     def shortened(names: Sequence[str]) -> str:
         return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -291,8 +288,7 @@ def _note_rows(
     for draw in drawn:
         if draw.positions.rows < sampling.rows and sampling.sampling == "spread":
             progress.note(
-                f"{shortened(list(draw.a))}: {draw.positions.rows:,} rows instead of {sampling.rows:,}; "
-                "there are no more positions"
+                f"{shortened(list(draw.a))}: only {draw.positions.rows:,} positions instead of {sampling.rows:,} rows"
             )
     fitted = any(measure.fits for measure in kinds.values())
     others = any(measure.chance_of_sums is not None for measure in kinds.values())
@@ -301,41 +297,27 @@ def _note_rows(
         dims = max((sum(draw.dims(name)) for name in names), default=0)
         if draw.positions.rows < _AMPLE_ROWS * dims:
             progress.note(
-                f"{shortened(names)}: {draw.positions.rows:,} rows for {dims} channels make any layers "
-                f"look alike; {_AMPLE_ROWS * dims:,} would be ample. Read the scores against chance"
+                f"{shortened(names)}: with {draw.positions.rows:,} rows for {dims} channels, any layers look similar; "
+                f"use {_AMPLE_ROWS * dims:,} rows, or compare the scores with chance"
             )
 
 
 def _batches(
     images: LocatedImages | ImageArrays, order: np.ndarray, sizes: tuple[int, int], batch_size: int
 ) -> "Iterator[tuple[tf.Tensor, tf.Tensor]]":
-    """The images in order, for each network in its size, (images, size, size, 3)."""
+    """Batches of the images in this order, in the size of each network, (images, size, size, 3)."""
     if isinstance(images, ImageArrays):
         height, width = images.pixels.shape[1:3]
         if {height, width} != {*sizes}:
             raise ConfigError(
-                f"Expected images of {' and '.join(f'{size}×{size}' for size in dict.fromkeys(sizes))} pixels, as the "
-                f"networks take them. Received: {height}×{width}. Resize the array, or give files."
+                f"The networks expect images of {' and '.join(f'{size}×{size}' for size in dict.fromkeys(sizes))} "
+                f"pixels. Received: {height}×{width}. Resize the array, or give files."
             )
         for start in range(0, len(images), batch_size):
             batch = images.pixels[order[start : start + batch_size]]
             yield batch, batch
         return
-    from radtransfer.images.pipeline import make_batches
-
-    epochs = {
-        size: make_batches(
-            images.paths,
-            images.refs,
-            images.facts,
-            np.zeros((len(images), 1), np.float32),
-            image_size=size,
-            reading=images.reading,
-            batch_size=batch_size,
-            workers=1,
-        ).in_order(order)
-        for size in set(sizes)
-    }
+    epochs = {size: images.batches(image_size=size, batch_size=batch_size).in_order(order) for size in set(sizes)}
     for step, batches in enumerate(zip(*epochs.values(), strict=True)):
         count = min(batch_size, len(images) - step * batch_size)
         of_size = {size: batch[0][:count] for size, batch in zip(epochs, batches, strict=True)}

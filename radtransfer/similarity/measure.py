@@ -1,4 +1,4 @@
-"""What a measure of similarity is, from which moments it is computed, its interval, and what chance gives."""
+"""Measures of similarity: their result, their moments, the jackknife interval, and the value by chance."""
 
 import math
 import operator
@@ -12,8 +12,7 @@ import numpy as np
 from radtransfer.errors import SimilarityError
 from radtransfer.similarity.moments import CrossMoments, Moments, StreamedSums, check_array, check_finite
 
-ROWS_PER_DIRECTION = 2
-"""With fewer rows than this for each direction of x and y together, CCA finds likeness in noise."""
+ROWS_PER_DIRECTION = 2  # with fewer rows per direction of x and y together, CCA is high for noise
 
 # The error of a covariance grows with the square of the condition: 1e-16 times (1e3)² is still 1e-10.
 _SAFE_CONDITION = 1e3
@@ -34,11 +33,11 @@ class Similarity:
         coefficients: Of CCA, descending, 0–1, float64; of Procrustes they add up to the value; else empty.
         rows: How many rows it was measured on.
         rank_x, rank_y: How many independent directions were compared.
-        dead_x, dead_y: Indices of constant channels, which take no part.
-        condition_x, condition_y: Largest over smallest singular value of the standardized rows, over the
-            directions that were kept; above 1e5, sums alone give fewer than eight digits.
-        chance: What `procrustes` gives of unrelated layers with as many rows and the same spectra; None of the other
-            measures, whose chance follows from rows and ranks (`chance_cca`).
+        constant_x, constant_y: Indices of constant channels, which are ignored.
+        condition_x, condition_y: Largest over smallest singular value of the standardized rows, over the kept
+            directions; above 1e5, moments give fewer than eight digits.
+        chance: `procrustes` of unrelated layers with as many rows and the same spectra; None for the other measures,
+            whose value by chance follows from rows and ranks (`chance_cca`).
     """
 
     value: float
@@ -46,8 +45,8 @@ class Similarity:
     rows: int
     rank_x: int
     rank_y: int
-    dead_x: tuple[int, ...]
-    dead_y: tuple[int, ...]
+    constant_x: tuple[int, ...]
+    constant_y: tuple[int, ...]
     condition_x: float
     condition_y: float
     chance: float | None = None
@@ -58,12 +57,12 @@ class Measure:
     """One kind of similarity.
 
     Attributes:
-        title: As it is shown to users.
-        of_rows: From x and y of shape (rows, channels), checked for enough rows.
-        of_sums: From moments alone, unchecked; None for a measure that needs the rows.
-        chance: The value to expect of unrelated layers, from rows, rank_x and rank_y; None if unknown.
+        title: Name for users.
+        of_rows: From x and y of shape (rows, channels), with a check for enough rows.
+        of_sums: From moments, without this check; None for a measure that needs the rows.
+        chance: The expected value for unrelated layers, from rows, rank_x and rank_y; None if unknown.
         fits: Whether directions are fitted, so that `check_rows` applies.
-        chance_of_sums: As `chance`, where it depends on the spectra of the layers.
+        chance_of_sums: As `chance`, if it depends on the spectra of the layers.
     """
 
     title: str
@@ -81,7 +80,7 @@ def similarity_of(
     *,
     ranks: tuple[int, int] | None = None,
 ) -> Similarity:
-    """The result for a pair whose value is known; the ranks are those of the pair unless given."""
+    """The result for a pair and its value; by default with the ranks of the pair."""
     x, y = pair.x, pair.y
     rank_x, rank_y = ranks or (x.rank, y.rank)
     coefficients = np.empty(0) if coefficients is None else coefficients
@@ -91,8 +90,8 @@ def similarity_of(
 
 
 def check_rows(result: Similarity, pair: CrossMoments) -> None:
-    """Raises SimilarityError, which says how many rows are needed, where they are too few for the directions fitted."""
-    # Rows that are too few do not tell the rank: the channels that vary are counted then.
+    """Raise SimilarityError, with the number of rows needed, if they are too few for the fitted directions."""
+    # Too few rows do not determine the rank; the varying channels are counted instead.
     directions = sum(
         rank if rank < layer.rows - 1 else int(layer.varying.sum())
         for rank, layer in ((result.rank_x, pair.x), (result.rank_y, pair.y))
@@ -116,14 +115,14 @@ def moments_of(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> CrossMom
 def refined(
     x: np.ndarray, y: np.ndarray, pair: CrossMoments, *, keep_y: bool = False
 ) -> tuple[CrossMoments, np.ndarray | None]:
-    """Moments in whitened coordinates if x or y is nearly dependent; CCA is the same in all coordinates.
+    """Moments in whitened coordinates if the channels of x or y are nearly dependent; CCA does not depend on them.
 
-    The rows are mapped to the coordinates that their first moments gave, and summed again: this corrects the rounding
-    errors of the first whitening. `keep_y` leaves y as it is, for measures that depend on its coordinates.
+    Rows are mapped to the coordinates from their first moments and summed again, which corrects the rounding errors of
+    the first whitening. `keep_y` leaves y unchanged, for measures that depend on its coordinates.
 
     Returns:
-        The new moments and the map from centred rows of x to its coordinates, float64 (channels, rank); the
-        given moments and None where they are good enough.
+        The new moments and the map from centered rows of x to its coordinates, float64 (channels, rank); the given
+        moments and None if these are accurate enough.
 
     References:
         Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015, ETNA 44: CholeskyQR2 repeats a factorization in
@@ -141,16 +140,16 @@ def refined(
 
 
 def _whitened(rows: np.ndarray, layer: Moments) -> np.ndarray:
-    # Standardized first: with channels of very different size, the small ones would drown in the product.
+    # Standardized first: otherwise channels of small scale lose digits in the product.
     scale = np.where(layer.varying, np.sqrt(np.diag(layer.scatter)), 1.0)
     return ((rows - layer.mean) / scale) @ (layer.basis * scale[:, None])
 
 
 def rotated_moments(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> CrossMoments:
-    """As `moments_of`, for measures that a rotation does not change.
+    """As `moments_of`, for measures that are invariant to rotations.
 
-    Layers with more channels than rows are rotated into as many coordinates as rows, so that flattened
-    feature maps need no (channels, channels) sums.
+    Layers with more channels than rows are rotated into as many coordinates as rows, so that flattened feature maps
+    need no (channels, channels) sums.
     """
     arrays = {name: check_array(name, rows) for name, rows in (("x", x), ("y", y))}
     constant = {}
@@ -168,7 +167,7 @@ def rotated_moments(x: np.ndarray, y: np.ndarray, *, norms: bool = False) -> Cro
 
 @dataclass(frozen=True)
 class Interval:
-    """A similarity from all rows, its standard error and its 95 % interval, which may lie outside 0–1, over groups."""
+    """A similarity, its standard error, and its 95 % interval over groups, which may exceed 0–1."""
 
     value: float
     error: float
@@ -180,15 +179,15 @@ class Interval:
 def jackknife_interval(groups: Sequence[CrossMoments], of_sums: Callable[[CrossMoments], Similarity]) -> Interval:
     """The delete-a-group jackknife interval of a similarity.
 
-    It covers the score to expect with as many rows of other images, not the score of infinitely many rows:
-    CCA of few rows is too high, by more than its interval is wide. A bootstrap would be worse: the images it
-    draws twice make CCA higher still, and its percentile interval then misses both. For PWCCA, whose weights
-    jump where coefficients are close, the interval is wider than it need be.
+    It covers the expected score with as many rows of other images, not the score with infinitely many rows: CCA of few
+    rows is too high, by more than the width of its interval. A bootstrap would be worse: duplicate images raise CCA
+    further, so that its percentile interval misses both. For PWCCA, whose weights jump between close coefficients, the
+    interval is too wide.
 
     Args:
-        groups: The sums of disjoint groups of whole images (or patients) of about equal size, with common
-            pivots; 20 are enough.
-        of_sums: That of a `Measure`.
+        groups: The sums of disjoint groups of whole images (or patients) of about equal size, with common pivots; 20
+            are enough.
+        of_sums: As in `Measure`.
 
     References:
         Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11, equation 11.5.
@@ -206,13 +205,13 @@ def jackknife_interval(groups: Sequence[CrossMoments], of_sums: Callable[[CrossM
 
 
 def jackknife_error(left_out: np.ndarray) -> float:
-    """The standard error of a score, from its values with each group left out in turn, float64 (groups,)."""
+    """The standard error of a score, from its values without each group, float64 (groups,)."""
     count = left_out.size
     return float(np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2)))
 
 
 def normal_interval(value: float, error: float) -> tuple[float, float]:
-    """The 95 % interval of a normal distribution; it may lie outside 0–1."""
+    """The 95 % interval of a normal distribution; it may exceed 0–1."""
     return value - _NORMAL_95 * error, value + _NORMAL_95 * error
 
 
@@ -222,8 +221,8 @@ def total_moments(groups: Sequence[CrossMoments]) -> CrossMoments:
 
 def leaving_one_out(groups: Sequence[CrossMoments]) -> Iterator[CrossMoments]:
     """The sums of all groups but one, leaving out each in turn."""
-    # Added up, not subtracted from the total: a channel that lives in one group alone must be dead without
-    # it, not left with rounding errors.
+    # Added, not subtracted from the total: a channel that varies in only one group has to be constant without it, not
+    # left with rounding errors.
     before, after = list(accumulate(groups[:-1])), list(accumulate(groups[:0:-1]))[::-1]
     yield after[0]
     for left, right in zip(before, after[1:], strict=False):
@@ -232,10 +231,10 @@ def leaving_one_out(groups: Sequence[CrossMoments]) -> Iterator[CrossMoments]:
 
 
 def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
-    """The mean canonical correlation to expect of unrelated layers with independent Gaussian rows.
+    """The expected mean canonical correlation of unrelated layers with independent Gaussian rows.
 
-    Rows that are neighbours in an image make unrelated layers more alike than this. The limit of many
-    directions is a little high for few: by 1.5 % of itself for 8, by 0.5 % for 32; a single direction is exact.
+    Neighboring positions of an image are not independent and give higher values. The formula is a limit for many
+    directions: 1.5 % too high for 8, 0.5 % for 32; exact for a single direction.
 
     Args:
         rows: More than `rank_x + rank_y`.
@@ -253,7 +252,7 @@ def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
     if few == 1:  # the mean multiple correlation: the root of a Beta(many/2, (degrees - many)/2) variable
         logs = math.lgamma((many + 1) / 2) - math.lgamma(many / 2)
         return math.exp(logs + math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
-    # As angles, the ends of the density lose no digits where they are close to 0.
+    # As angles, the ends of the density keep their digits if they are close to 0.
     sines = np.arcsin(np.sqrt([few / degrees, many / degrees]))
     low, high = np.sin(sines[1] - sines[0]) ** 2, np.sin(sines[1] + sines[0]) ** 2
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -264,21 +263,21 @@ def chance_cca(rows: int, rank_x: int, rank_y: int) -> float:
 
 
 def chance_cca_squared(rows: int, rank_x: int, rank_y: int) -> float:
-    """The mean squared canonical correlation to expect of unrelated layers; exact for Gaussian rows."""
+    """The expected mean squared canonical correlation of unrelated layers; exact for Gaussian rows."""
     _, many, degrees = _degrees(rows, rank_x, rank_y)
     return many / degrees
 
 
 def chance_explained(rows: int, rank_x: int, rank_y: int) -> float:
-    """The share of y that x explains by chance: the dimension of x over that of the centred rows."""
+    """The share of y that x explains by chance: the dimension of x over that of the centered rows."""
     return rank_x / _degrees(rows, rank_x, rank_y)[2]
 
 
 def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) -> float:
-    """The Procrustes similarity to expect of unrelated layers with these spectra and Gaussian rows.
+    """The expected Procrustes similarity of unrelated layers with these spectra and Gaussian rows.
 
-    It is the mean over random rotations of one layer against the other, always the same ones. With fewer rows than
-    channels it is close to 1. The variances are the eigenvalues of each scatter, all above 0, float64 (rank,).
+    The mean over random rotations (with a fixed seed). With fewer rows than channels it is close to 1. The variances
+    are the eigenvalues of each scatter, all above 0, float64 (rank,).
     """
     few, many = sorted((np.sqrt(values[: rows - 1]) for values in (variances_x, variances_y)), key=len)
     rng, total = np.random.default_rng(0), 0.0
@@ -290,7 +289,7 @@ def chance_rotated(rows: int, variances_x: np.ndarray, variances_y: np.ndarray) 
 
 
 def _degrees(rows: int, rank_x: int, rank_y: int) -> tuple[int, int, int]:
-    """The smaller rank, the larger rank, and the dimension of centred rows; raises SimilarityError for too few rows."""
+    """The smaller rank, the larger rank, and the dimension of centered rows; SimilarityError with too few rows."""
     if min(rank_x, rank_y) < 1 or rows - 1 <= rank_x + rank_y:
         raise SimilarityError(
             f"Expected ranks of at least 1 and more than {rank_x + rank_y + 1} rows, received ranks {rank_x} "

@@ -1,8 +1,8 @@
-"""First and second moments of layers, from which most measures of similarity follow.
+"""First and second moments of layers, from which most measures of similarity are computed.
 
-`StreamedSums` adds batches of rows for many layers of two networks in one pass; a pair of layers taken out of it is a
-`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot, so that large offsets do not
-cancel.
+`StreamedSums` adds batches of rows for many layers of two networks in one pass. A pair of its layers is a
+`CrossMoments`, with the `Moments` of each layer. All sums are float64, about a pivot, which avoids cancellation for
+large offsets.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 
 from radtransfer.errors import SimilarityError, UnknownNameError
 
-# Products of float32 rows carry an error near 1e-7; of float64 rows, near 1e-16.
+# Relative errors of products are about 1e-7 for float32 rows and 1e-16 for float64 rows.
 _PRECISIONS = {"float64": (np.float64, 1e-13), "float32": (np.float32, 1e-6)}
 _PIVOT_ROWS = 1024
 _GROUP_WIDTH = 256
@@ -27,12 +27,12 @@ class Moments:
 
     Attributes:
         name: The layer, for messages.
-        pivot: What is subtracted from each row first, float64 (channels,).
+        pivot: Subtracted from each row first, float64 (channels,).
         total: Sum of the shifted rows u, float64 (channels,).
         products: Sum of their outer products, float64 (channels, channels).
-        tolerance: Below this share of the largest, an eigenvalue is rounding error.
-        quartic, cubic: Sums of |u|⁴ and of |u|² u, float64 (channels,); None where debiased CKA is not asked for.
-        known_constant: The constant channels of a layer whose columns are mixtures of its channels; else None.
+        tolerance: An eigenvalue below this share of the largest is a rounding error.
+        quartic, cubic: Sums of |u|⁴ and of |u|² u, float64 (channels,), for debiased CKA; else None.
+        known_constant: The constant channels of a rotated layer; else None.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Moments:
     known_constant: tuple[int, ...] | None = None
 
     def __add__(self, other: "Moments") -> "Moments":
-        """The sums over the rows of both, which must share their pivot."""
+        """The sums over the rows of both, which have to share their pivot."""
         return Moments(
             self.name,
             self.rows + other.rows,
@@ -72,12 +72,12 @@ class Moments:
 
     @cached_property
     def scatter(self) -> np.ndarray:
-        """Sum of the outer products of the centred rows."""
+        """Sum of the outer products of the centered rows."""
         return self.products - np.outer(self.total, self.shift)
 
     @cached_property
     def varying(self) -> np.ndarray:
-        """Which channels vary by more than rounding error, bool (channels,)."""
+        """Which channels vary by more than rounding errors, bool (channels,)."""
         spread, power = np.diag(self.scatter), np.diag(self.products)
         jitter = self.rows * (4 * np.finfo(np.float64).eps * self.mean) ** 2
         return spread > np.maximum(self.tolerance * power, jitter)
@@ -89,18 +89,17 @@ class Moments:
         return tuple(np.flatnonzero(~self.varying).tolist())
 
     def check_varying(self) -> np.ndarray:
-        """`varying`; raises SimilarityError where no channel varies, so that no similarity is defined."""
+        """`varying`; SimilarityError if no channel varies."""
         if not self.varying.any():
             raise SimilarityError(
                 f"{self.name}: expected at least one channel that varies, received {self.channels} constant "
-                f"channels over {self.rows} rows. Use more or other images, or leave this layer out."
+                f"channels over {self.rows} rows. Use more or other images, or omit this layer."
             )
         return self.varying
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float]:
-        # CCA does not depend on the channels' scales, and standardized channels keep a small one from being
-        # mistaken for rounding error.
+        # CCA does not depend on the scales of channels; standardized, small channels are not taken for rounding errors.
         varying = self.check_varying()
         scale = np.sqrt(np.diag(self.scatter)[varying])
         values, vectors = np.linalg.eigh(self.scatter[np.ix_(varying, varying)] / np.outer(scale, scale))
@@ -111,7 +110,7 @@ class Moments:
 
     @property
     def basis(self) -> np.ndarray:
-        """A map from centred rows to uncorrelated columns of unit length, float64 (channels, rank)."""
+        """A map from centered rows to uncorrelated columns of unit length, float64 (channels, rank)."""
         return self._whitening[0]
 
     @property
@@ -120,7 +119,7 @@ class Moments:
 
     @property
     def condition(self) -> float:
-        """The largest singular value of the standardized rows over the smallest that was kept."""
+        """The largest over the smallest kept singular value of the standardized rows."""
         return self._whitening[1]
 
     @cached_property
@@ -134,11 +133,11 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class CrossMoments:
-    """Sums over rows that two layers share.
+    """Sums over the common rows of two layers.
 
     Attributes:
         products: Sum of outer products of shifted rows u of x and v of y, float64 (channels of x, channels of y).
-        quartic: Sum of |u|²|v|²; None, as the next two, where debiased CKA is not asked for.
+        quartic: Sum of |u|²|v|², for debiased CKA as the next two; else None.
         cubic_x: Sum of |v|² u, float64 (channels of x,).
         cubic_y: Sum of |u|² v, float64 (channels of y,).
     """
@@ -166,23 +165,23 @@ class CrossMoments:
 
     @cached_property
     def scatter(self) -> np.ndarray:
-        """Sum of outer products of centred rows of x and y."""
+        """Sum of outer products of centered rows of x and y."""
         return self.products - np.outer(self.x.total, self.y.shift)
 
 
 class StreamedSums:
-    """Sums of layers of x against layers of y; the memory does not depend on the number of rows.
+    """Sums for layers of x with layers of y; memory does not depend on the number of rows.
 
     Args:
         pairs: `"all"`: every layer of x with every layer of y; `"same"`: the first with the first and so on.
-        precision: Of the products within a chunk of rows: `"float64"`, exact to about 1e-13, or `"float32"`,
-            twice as fast and exact to about 1e-6. Sums are always float64.
-        norms: Whether to collect what debiased CKA takes.
-        like: Sums that lend their pivots, so that the pairs of both can be added. It must have rows.
+        precision: Of the products within a chunk of rows: `"float64"`, exact to about 1e-13, or `"float32"`, twice as
+            fast and exact to about 1e-6. Sums are always float64.
+        norms: Collect the sums for debiased CKA.
+        like: Non-empty sums whose pivots are reused, so that the pairs of both can be added.
 
     References:
-        Chan, Golub and LeVeque 1983, The American Statistician 37: shifted sums. With the mean of the first
-        batch as pivot, the loss is at most a factor rows / (rows in the first batch), whatever the offset.
+        Chan, Golub and LeVeque 1983, The American Statistician 37: shifted sums. With the mean of the first batch as
+        pivot, the loss is at most a factor rows / (rows in the first batch) for any offset.
     """
 
     def __init__(
@@ -202,14 +201,14 @@ class StreamedSums:
         self._moments: dict[tuple[int, int], Moments] = {}
 
     def add(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> None:
-        """Add a batch of rows; after an error the sums are of no use.
+        """Add a batch of rows; after an error, the sums are invalid.
 
         Args:
-            x: Name of each layer of x to its activations, real (rows, channels); the same layers every time.
-            y: The same of the other network, for the same rows.
+            x: Name of each layer of x to its activations, real (rows, channels); the same layers in every batch.
+            y: The same for the other network and the same rows.
 
         Raises:
-            SimilarityError: Shapes that do not fit, or values that are not finite; names the layer.
+            SimilarityError: Shapes that do not match, or values that are not finite; names the layer.
         """
         x = {name: check_array(name, batch) for name, batch in x.items()}
         y = {name: check_array(name, batch) for name, batch in y.items()}
@@ -231,24 +230,20 @@ class StreamedSums:
         step = max(1, _CHUNK_BYTES // row_bytes)
         for start in range(0, rows, step):
             part = slice(start, start + step)
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is an error, not a warning
+            with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite raise an error later
                 self._add_chunk(*(s.shifted(batch, part) for s, batch in zip(self._sides, (x, y), strict=True)))
         self.rows += rows
         self._moments.clear()
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """The names of all pairs, the layers of y running fastest."""
+        """The names of all pairs; the layers of y vary fastest."""
         x, y = (side.names for side in self._sides)
         return ((a, b) for a in x for b in y) if self._every else zip(x, y, strict=True)
 
     def pair(self, x: str, y: str) -> CrossMoments:
-        """The sums of one layer of x and one of y; each layer's spectrum is found once for all its pairs.
-
-        Raises:
-            UnknownNameError: No such layer, or not a pair of these sums.
-        """
+        """The sums of one layer of x and one of y; UnknownNameError without such a layer or pair."""
         if self._sides is None:
-            raise SimilarityError("Expected rows before a pair is asked for, received none. Call add() first.")
+            raise SimilarityError("Expected rows, received none. Call add() before pair().")
         indices = []
         for side, name in zip(self._sides, (x, y), strict=True):
             if name not in side.names:
@@ -288,7 +283,7 @@ class StreamedSums:
         whole = (slice(0, a.width), slice(0, b.width))
         self._parts = [whole] if self._every else list(zip(a.slices, b.slices, strict=True))
         self._products = [np.zeros((mine.stop - mine.start, its.stop - its.start)) for mine, its in self._parts]
-        # Of the same layers only, a single column each; of all pairs, one for every layer of the other network.
+        # One column for pairs of the same layers; for all pairs, one for every layer of the other network.
         columns = (len(y), len(x)) if self._every else (1, 1)
         shapes = ((len(x), columns[0]), (a.width, columns[0]), (b.width, columns[1]))
         self._quartic, self._cubic_x, self._cubic_y = (np.zeros(shape if self._norms else 0) for shape in shapes)
@@ -296,7 +291,7 @@ class StreamedSums:
     def _add_chunk(self, x: np.ndarray, y: np.ndarray) -> None:
         lengths_x, lengths_y = self._sides[0].add(x), self._sides[1].add(y)
         for products, (mine, its) in zip(self._products, self._parts, strict=True):
-            # In bands, so that the product before it is added stays small.
+            # In bands, to keep the temporary product small.
             for start in range(0, len(products), _BAND):
                 band = slice(start, start + _BAND)
                 products[band] += x[:, mine][:, band].T @ y[:, its]
@@ -317,7 +312,7 @@ class StreamedSums:
 class _SideBySide:
     """Sums of each layer of one network with itself; the layers are columns of one array.
 
-    `pivots` are those of other sums, to be used again; None takes means over the first batch.
+    `pivots` are reused from other sums; None takes the means of the first batch.
     """
 
     def __init__(
@@ -334,9 +329,8 @@ class _SideBySide:
         edges = np.cumsum([0, *(batch.shape[1] for batch in first.values())]).tolist()
         self.slices = [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]
         self.width = edges[-1]
-        # A few large products are faster than many small ones wherever the matrix library uses threads, and very
-        # much so on a busy machine: neighbouring layers are multiplied together, and what lies between them is
-        # thrown away.
+        # A few large products are faster than many small ones with a multithreaded matrix library, especially on a busy
+        # machine: neighboring layers are multiplied together, and the products between them are discarded.
         self._groups: list[list[int]] = [[]]
         for index, part in enumerate(self.slices):
             if self._groups[-1] and part.stop - self.slices[self._groups[-1][0]].start > _GROUP_WIDTH:
@@ -370,7 +364,7 @@ class _SideBySide:
         return stacked
 
     def add(self, stacked: np.ndarray) -> np.ndarray | None:
-        """Add shifted rows; returns the squared length of each in each layer, float64 (rows, layers), if asked for."""
+        """Add shifted rows; with `norms`, return their squared lengths in each layer, float64 (rows, layers)."""
         # A sum is finite only if all its terms are, so the rows need not be looked at again.
         total = stacked.sum(axis=0, dtype=np.float64)
         for name, part in zip(self.names, self.slices, strict=True):
@@ -402,13 +396,13 @@ class _SideBySide:
 
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:
-    """Raises UnknownNameError unless an option has one of its values."""
+    """Raise UnknownNameError unless an option has one of its values."""
     if value not in known:
         raise UnknownNameError(what, value, known)
 
 
 def check_array(name: str, values: np.ndarray) -> np.ndarray:
-    """Activations as a real array (rows, channels), float32 or float64; raises SimilarityError otherwise."""
+    """Activations as a real array (rows, channels), float32 or float64; SimilarityError if that is not possible."""
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         raise SimilarityError(
@@ -417,23 +411,23 @@ def check_array(name: str, values: np.ndarray) -> np.ndarray:
         )
     if array.dtype.kind not in "fiub":
         raise SimilarityError(f"{name}: expected real numbers, received {array.dtype}.")
-    # Half precision cannot hold a sum, and integers and booleans cannot be shifted.
+    # Half precision is too small for sums; integers and booleans cannot be shifted.
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
 def check_finite(name: str, sums: np.ndarray) -> None:
-    """Raises SimilarityError, which names the layer and its channels, unless the sums over rows are finite."""
+    """Raise SimilarityError with layer and channels unless the sums over rows are finite."""
     bad = np.flatnonzero(~np.isfinite(sums))
     if bad.size:
         listed = ", ".join(map(str, bad[:5].tolist())) + (", …" if bad.size > 5 else "")
         raise SimilarityError(
             f"{name}: expected finite activations, received NaN or infinity in {bad.size} of {sums.size} "
-            f"channels ({listed}). Check that training did not diverge and that no image holds NaN."
+            f"channels ({listed}). Check that training did not diverge and that no image contains NaN."
         )
 
 
 def _pivot(name: str, batch: np.ndarray) -> np.ndarray:
-    """About the mean of each channel; the value itself where it is constant, so that the channel becomes 0."""
+    """About the mean of each channel; exactly its value if it is constant, so that the channel becomes 0."""
     first = batch[:_PIVOT_ROWS]
     with np.errstate(invalid="ignore"):
         mean = first.mean(axis=0, dtype=np.float64)

@@ -1,10 +1,10 @@
-"""The networks that can be compared, by what they are called on the command line.
+"""Networks for a comparison, by their names on the command line.
 
-RUN, RUN/fold_K          what a run trained; RUN@initial what it started from, RUN@final the same as RUN
+RUN, RUN/fold_K          a trained network; RUN@initial: before training; RUN@final: the same as RUN
 random:NAME              a backbone with random weights
 imagenet:NAME            a backbone with Keras' ImageNet weights
 FILE.keras               any functional Keras model
-FILE, or a known name    weights of the backbone that --backbone names
+FILE, or a known name    weights of the backbone given by --backbone
 """
 
 from collections.abc import Callable, Sequence
@@ -35,16 +35,16 @@ class NetworkSource:
     """A network that can be loaded.
 
     Attributes:
-        load: `load(fold, image_size)` gives the `Network`; both are ignored where they decide nothing.
-        card: Its backbone, where known before it is loaded.
-        folds: The finished folds, or the one that was named; empty where there are none.
-        image_size: Of the images it takes; None where it can be built for any.
+        load: `load(fold, image_size)` gives the `Network`; arguments without effect are ignored.
+        spec: Its backbone, if known before loading.
+        folds: The finished folds, or the named one; empty without folds.
+        image_size: Image size of the network; None if it can be built for any.
     """
 
     given: str
     kind: Literal["run", "random", "imagenet", "file", "weights"]
     load: "Callable[[int | None, int], Network]"
-    card: Backbone | None = None
+    spec: Backbone | None = None
     run: Path | None = None
     folds: tuple[int, ...] = ()
     image_size: int | None = None
@@ -53,18 +53,11 @@ class NetworkSource:
 def find_network(
     given: str, *, backbone: str | None, seed: int, notify: Callable[[str], None] = lambda _: None
 ) -> NetworkSource:
-    """The network that `given` means, as in the module; nothing is loaded yet.
-
-    `backbone` is the network a weights file is for; `notify` gets one sentence before a download.
-
-    Raises:
-        ConfigError: No such backbone or run, or weights without a backbone.
-        WeightsError: No such file.
-    """
+    """The network named `given` (see the module), not yet loaded; `backbone` is needed for a weights file."""
     kind, _, name = given.partition(":")
     if kind in ("random", "imagenet") and name:
         BACKBONES.check(name)
-        weights = resolve_weights(kind, backbone=name)  # raises where there are no such weights
+        weights = resolve_weights(kind, backbone=name)  # raises an error without such weights
         return NetworkSource(given, kind, partial(_built, name, weights, seed, notify), BACKBONES[name])
     path, at, moment = given.rpartition("@")
     path, moment = (Path(path), moment) if at and moment in ("initial", "final") else (Path(given), None)
@@ -81,10 +74,10 @@ def find_network(
         return _of_file(given, path, notify)
     if backbone is None:
         if Path(given).is_file():
-            raise ConfigError(f"{given} is a weights file: name its network with --backbone.")
+            raise ConfigError(f"{given} is a weights file, which needs the name of its network: --backbone.")
         raise WeightsNotFoundError(
-            f"Nothing to compare at {given}. Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, "
-            f"a weights file with --backbone, random:NAME or imagenet:NAME.{suggest_path(given)}"
+            f"Expected a run (RUN, RUN/fold_K, RUN@initial, RUN@final), a Keras file, a weights file with --backbone, "
+            f"random:NAME or imagenet:NAME. Received: {given}, which does not exist.{suggest_path(given)}"
         )
     BACKBONES.check(backbone)
     weights = resolve_weights(given, backbone=backbone)
@@ -98,10 +91,7 @@ def find_networks(
     seed: int,
     notify: Callable[[str], None],
 ) -> tuple[NetworkSource, NetworkSource]:
-    """Two networks; the random weights of one differ from those of the other. Errors of `find_network`.
-
-    A file is opened to know what it takes: after the other one was looked for, which costs nothing.
-    """
+    """Two networks, with different random weights; a Keras file, which has to be opened, is looked up last."""
     found: dict[str, NetworkSource] = {}
     for side, name in sorted(zip("ab", given, strict=True), key=lambda item: str(item[1]).endswith(".keras")):
         if isinstance(name, NetworkSource):
@@ -113,30 +103,26 @@ def find_networks(
 
 
 def check_layers(sources: Sequence[NetworkSource], names: Sequence[str]) -> None:
-    """Raises UnknownNameError if networks are known, before they are loaded, to have no such stages or layers."""
+    """Raise UnknownNameError, before loading, if a network has no such stages or layers."""
     for source in sources if tuple(names) not in (("stages",), ("all",)) else ():
         known = layer_names(run_file(source.run, f"fold_{source.folds[0]}/model.keras")) if source.run else ()
-        for name in names if source.card else ():
+        for name in names if source.spec else ():
             if not source.run:
-                source.card.check_layer(name)
-            elif known and name not in (*source.card.stages, *known):
-                raise source.card.unknown_layer(name, known)
+                source.spec.check_layer(name)
+            elif known and name not in (*source.spec.stages, *known):
+                raise source.spec.unknown_layer(name, known)
 
 
 def folds_of(
     sources: tuple[NetworkSource, NetworkSource], chosen: Sequence[int] = ()
 ) -> list[tuple[int | None, int | None]]:
-    """The folds of each network that are compared: the same ones, if both have several.
-
-    Raises:
-        RunError: They have no fold in common, or not the `chosen` ones.
-    """
+    """The folds of each network to compare (the same ones, if both have several); RunError without common folds."""
     a, b = (source.folds for source in sources)
     listed_a, listed_b = (", ".join(map(str, folds)) or "none" for folds in (a, b))
     if not chosen and (len(a) == 1 or len(b) == 1) and a and b and not {*a} & {*b}:
         if len(a) > 1 or len(b) > 1:
             raise RunError(f"Expected the same folds, received {listed_a} and {listed_b}. Name one of each.")
-        return [(a[0], b[0])]  # two folds that were named, of different numbers
+        return [(a[0], b[0])]  # two named folds with different numbers
     common = [k for k in a or b if k in (b or a)]
     missing = [k for k in chosen if k not in common]
     if missing or (a and b and not common):
@@ -165,19 +151,20 @@ def _built(
     _: int | None,
     image_size: int,
 ) -> "Network":
-    """A backbone with random or pretrained weights, and the preprocessing that belongs to them."""
+    """A backbone with random or pretrained weights, and their preprocessing."""
     from radtransfer.models.activations import Network
     from radtransfer.models.architecture import build_architecture
     from radtransfer.transfer.initialize import draw_random
 
     mode = weights.preprocessing_for(backbone)[0] if weights else RANDOM_PREPROCESSING
     prepare = partial(preprocess, mode=mode)
-    model = build_architecture(backbone, image_size=image_size, prepare=prepare)
+    spec = weights.network(backbone) if weights else BACKBONES[backbone]
+    model = build_architecture(spec, image_size=image_size, prepare=prepare)
     if weights is None:
         draw_random(model, seed=seed)
     else:
         assign(model, load_pretrained(weights, backbone=backbone, model=model, notify=notify).layers)
-    return Network(model, BACKBONES[backbone], mode)
+    return Network(model, spec, mode)
 
 
 def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSource:
@@ -189,5 +176,5 @@ def _of_file(given: str, path: Path, notify: Callable[[str], None]) -> NetworkSo
         model, scaled = open_model(path), bool(read_from_zip(path))
         network = network_of(model, given=given, path=path, scaled=scaled, notify=notify)
     except ValueError as error:
-        raise WeightsError(f"{path} cannot be laid flat: {error} Give the layers names of their own.") from None
+        raise WeightsError(f"{path} cannot be flattened: {error} Give its layers unique names.") from None
     return NetworkSource(given, "file", lambda *_: network, image_size=network.model.inputs[0].shape[1])

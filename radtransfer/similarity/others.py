@@ -1,6 +1,6 @@
-"""Measures besides canonical correlation: CKA, orthogonal Procrustes, linear regression, RBF CKA and RSA.
+"""Other measures than canonical correlation: CKA, orthogonal Procrustes, linear regression, RBF CKA and RSA.
 
-The first three follow from moments; RBF CKA and RSA compare rows with rows, and so take one batch in memory.
+The first three need only moments; RBF CKA and RSA need all rows in memory.
 """
 
 import warnings
@@ -24,22 +24,20 @@ from radtransfer.similarity.measure import (
 from radtransfer.similarity.moments import CrossMoments, check_choice
 
 _FEWEST_ROWS = 4
-_MOST_ROWS = 10_000
-"""Each (rows, rows) matrix takes 800 MB then."""
+_MOST_ROWS = 10_000  # A (rows, rows) matrix then takes 800 MB
 
 
 def cka(x: np.ndarray, y: np.ndarray, *, debiased: bool = True) -> Similarity:
-    """Linear CKA; rotations and one common scale of x or of y do not change it.
+    """Linear CKA; invariant to rotations and to one common scale of x or of y.
 
     Args:
         x: Real (rows, channels).
         y: The same rows of another layer, real (rows, channels); the numbers of channels may differ.
-        debiased: Whether to take the unbiased estimate of each term. It leaves unrelated layers at 0 on
-            average, so that it can fall a little below 0; biased CKA of few rows and many channels is high
-            for any two layers.
+        debiased: Use the unbiased estimate of each term. It is 0 on average for unrelated layers and can be slightly
+            negative; biased CKA is high for any two layers with few rows and many channels.
 
     Raises:
-        SimilarityError: Fewer than 4 rows, values that are not finite, or nothing but constants.
+        SimilarityError: Fewer than 4 rows, values that are not finite, or only constant channels.
 
     References:
         Kornblith, Norouzi, Lee and Hinton 2019, section 3.
@@ -61,27 +59,27 @@ def cka_of_sums(pair: CrossMoments, *, debiased: bool = True) -> Similarity:
     ]
     if min(own) <= 0:
         raise SimilarityError(
-            f"{pair.x.name} and {pair.y.name}: debiased CKA is not defined on {pair.rows} rows this noisy. "
+            f"{pair.x.name} and {pair.y.name}: debiased CKA is undefined, because {pair.rows} rows are too noisy. "
             "Use more rows, or biased CKA."
         )
     return similarity_of(pair, dependence(pair) / np.sqrt(own[0]) / np.sqrt(own[1]))
 
 
 def _dependence(pair: CrossMoments) -> float:
-    """The Hilbert-Schmidt independence criterion of linear kernels, not divided by (rows - 1)²."""
+    """The Hilbert-Schmidt independence criterion of linear kernels, times (rows - 1)²."""
     return float(np.sum(pair.scatter**2))
 
 
 def _debiased_dependence(pair: CrossMoments) -> float:
-    """Its unbiased estimate, times rows (rows - 3), without forming a kernel of rows by rows.
+    """Its unbiased estimate, times rows (rows - 3), without a (rows, rows) kernel.
 
-    For linear kernels of centred rows each term of equation 5 follows from the scatter, its traces and q, the sum of
+    For linear kernels of centered rows, each term of equation 5 follows from the scatter, its traces and q, the sum of
     |u|²|v|² over rows u of x and v of y.
 
     References:
         Song, Smola, Gretton, Bedo and Borgwardt 2012, JMLR 13, equation 5.
     """
-    # q of centred rows from sums about the pivots: |u - m|² = |u|² - 2 m·u + |m|², the same for v, multiplied out.
+    # q of centered rows from sums about the pivots: |u - m|² = |u|² - 2 m·u + |m|², the same for v, multiplied out.
     m, k = pair.x.shift, pair.y.shift
     mm, kk = m @ m, k @ k
     squares_x, squares_y = np.trace(pair.x.products), np.trace(pair.y.products)
@@ -92,7 +90,7 @@ def _debiased_dependence(pair: CrossMoments) -> float:
 
 
 def _chance_biased(pair: CrossMoments) -> float:
-    """Exact for Gaussian rows: the scatter of unrelated rows is what their lengths give, over rows - 1 directions."""
+    """The value for unrelated Gaussian rows (exact), from the traces of the scatters and rows - 1 directions."""
     x, y = pair.x.scatter, pair.y.scatter
     return float(np.trace(x) * np.trace(y) / (pair.rows - 1) / np.linalg.norm(x) / np.linalg.norm(y))
 
@@ -108,18 +106,18 @@ CKA_BIASED = Measure(
 
 
 def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
-    """The cosine between centred x and y after the best rotation.
+    """The cosine between centered x and y after the best rotation.
 
-    Rotations, shifts and one common scale of x or of y do not change it. It needs no number of rows, but the fewer
-    there are for each channel, the better any two layers fit: read it against `chance` of the result. On fewer rows
-    than channels it warns.
+    Invariant to rotations, shifts and one common scale of x or of y. It works with any number of rows, but with few
+    rows per channel any two layers fit well: compare it with `chance` of the result. With fewer rows than channels it
+    warns.
 
     Args:
         x: Real (rows, channels).
-        y: The same rows of another layer; the one with fewer channels is filled up with zeros.
+        y: The same rows of another layer; the one with fewer channels is padded with zeros.
 
     Raises:
-        SimilarityError: Values that are not finite, or nothing but constants.
+        SimilarityError: Values that are not finite, or only constant channels.
 
     References:
         Schönemann 1966, Psychometrika 31; as a similarity of networks:
@@ -130,7 +128,7 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> Similarity:
     channels = max(np.shape(x)[1], np.shape(y)[1])
     if found.rows < channels:
         warnings.warn(
-            f"{found.rows} rows of {channels} channels make any two layers look alike: unrelated ones score "
+            f"{found.rows} rows of {channels} channels make any two layers look similar: unrelated ones score "
             f"{found.chance:.3f} by chance, these {found.value:.3f}. Use more rows, fewer channels, or debiased CKA.",
             stacklevel=2,
         )
@@ -155,7 +153,7 @@ PROCRUSTES = Measure("orthogonal Procrustes", procrustes, procrustes_of_sums, fi
 def linear_regression(x: np.ndarray, y: np.ndarray, *, allow_few_rows: bool = False) -> Similarity:
     """R² of the least-squares fit of all channels of y from those of x, summed over the channels of y.
 
-    No invertible linear map of x changes it; of y, only rotations and one common scale do not.
+    Invariant to invertible linear maps of x, and to rotations and one common scale of y.
 
     Args:
         x: Real (rows, channels).
@@ -190,8 +188,8 @@ def _checked_moments(x: np.ndarray, y: np.ndarray) -> CrossMoments:
     rows = len(x)
     if not _FEWEST_ROWS <= rows <= _MOST_ROWS:
         raise SimilarityError(
-            f"Expected {_FEWEST_ROWS} to {_MOST_ROWS} rows for a measure that compares rows with rows, received "
-            f"{rows}. Pass a random sample of them."
+            f"Expected {_FEWEST_ROWS} to {_MOST_ROWS} rows for a measure with a (rows, rows) matrix, received {rows}. "
+            "Pass a random sample of the rows."
         )
     pair = rotated_moments(x, y)
     pair.x.check_varying()
@@ -209,7 +207,7 @@ def _squared_distances(rows: np.ndarray) -> np.ndarray:
 
 
 def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0, debiased: bool = True) -> Similarity:
-    """CKA of Gaussian kernels; rotations and one common scale of x or of y do not change it.
+    """CKA of Gaussian kernels; invariant to rotations and to one common scale of x or of y.
 
     Args:
         x: Real (rows, channels), 4 to 10 000 rows; time and memory grow with the square of the rows.
@@ -221,7 +219,7 @@ def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0, debiased: b
         SimilarityError: As in `cka`; too many rows; more than half of the distances are 0.
 
     References:
-        Kornblith, Norouzi, Lee and Hinton 2019, section 3; centring of the debiased kernel:
+        Kornblith, Norouzi, Lee and Hinton 2019, section 3; centering of the debiased kernel:
         Székely and Rizzo 2014, Annals of Statistics 42, definition 2.
     """
     if not bandwidth > 0:
@@ -262,8 +260,8 @@ def rsa(
         comparison: `"spearman"` or `"pearson"`.
 
     Raises:
-        SimilarityError: Too few or too many rows; values that are not finite; a row with the same value in
-            every channel, whose correlations do not exist; dissimilarities that are all equal.
+        SimilarityError: Too few or too many rows; values that are not finite; a row with the same value in every
+            channel, whose correlations are undefined; dissimilarities that are all equal.
 
     References:
         Kriegeskorte, Mur and Bandettini 2008, Frontiers in Systems Neuroscience 2.
@@ -278,7 +276,7 @@ def rsa(
         )
         entries[name] = distances[np.triu_indices(pair.rows, 1)]
     for name, values in entries.items():
-        if comparison == "spearman":  # ranks from 0, ties sharing the mean of theirs
+        if comparison == "spearman":  # ranks from 0, mean rank for ties
             _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
             values = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
         centred = values - values.mean()

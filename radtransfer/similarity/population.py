@@ -1,7 +1,7 @@
-"""Compare every pair of several runs, before and after training, grouped by what they really started from.
+"""Compare every pair of several runs, before and after training, grouped by their initialization.
 
-What it leaves in a folder: pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png. What an earlier
-comparison left there is replaced or deleted.
+Files of a comparison: pairs.csv groups.csv population.json, and groups_KIND.png training_KIND.png. Those of an earlier
+comparison are replaced or deleted.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Fig. 2 and 4.
@@ -22,7 +22,7 @@ from radtransfer.process import Progress
 from radtransfer.reports.figures import save_figure
 from radtransfer.reports.layer_figures import Panel, SimilarityCurve, before_after, similarity_curve
 from radtransfer.runs.folder import read_run, run_and_folds, write_json, write_records
-from radtransfer.runs.read import depth_in_words, network_in_words, start_in_words, weights_in_words
+from radtransfer.runs.read import depth_in_words, init_in_words, network_in_words, weights_in_words
 from radtransfer.similarity import SIMILARITIES
 from radtransfer.similarity.compare_layers import ComparisonSettings, compare
 
@@ -31,26 +31,25 @@ if TYPE_CHECKING:
 
 POPULATION_FILES = ("pairs.csv", "groups.csv", "population.json", "groups_*.png", "training_*.png")
 
-TOP = "top two"
-"""What the mean of the last two layers is called among the layers."""
+TOP = "top two"  # the name for the mean of the last two layers
 
 INTERVAL = (
     "delete-one-run jackknife of Fisher's z, Student's t, never narrower than of independent points; of a single pair, "
     "draws are left out"
 )
-"""Of R²."""
+"""The method for the interval of R²."""
 
 _FEWEST_POINTS = 3
-# Networks that started from the same weights are identical but for rounding.
+# Networks with the same initial weights are identical except for rounding.
 _LEAST_SPREAD = 1e-6
 _ON_A_LINE = 1 - 1e-12
 
 
 @dataclass(frozen=True)
 class PairSimilarity:
-    """One layer of one pair of runs: its similarity before and after training, None where not defined.
+    """The similarity of one layer of one pair of runs before and after training, None if undefined.
 
-    `starts` is what the two started from, such as "pretrained × random"; `points` are both similarities in each draw.
+    `starts` are the initializations, such as "pretrained × random"; `points` both similarities in each draw.
     """
 
     a: str
@@ -65,16 +64,16 @@ class PairSimilarity:
 
 @dataclass(frozen=True)
 class Group:
-    """One layer of all pairs with the same starts.
+    """One layer of all pairs with the same initializations.
 
     Attributes:
-        sd: Standard deviation of the latter over pairs, ddof 1; None for one. Pairs share runs, so it is no
-            interval.
-        r_squared: Squared correlation of similarity before and after training over the points of this layer; None of
-            the top two, with fewer than three points, where all start or end alike, or where training moved nothing.
-        r_squared_ci95: Its 95 % interval over runs, 0 to 1 where there are too few to tell: pairs that share a run, and
-            draws of one pair, depend on each other, so that the runs are left out in turn. It says nothing of other
-            runs of a start that has only one; with a single pair its draws are left out.
+        sd: Standard deviation of `final` over pairs, ddof 1; None for one pair. Not a confidence interval, because
+            pairs share runs.
+        r_squared: Squared correlation of similarity before and after training over the points of this layer; None for
+            the top two, with fewer than three points, or if similarities do not vary or did not change.
+        r_squared_ci95: Its 95 % interval, a jackknife over runs, because pairs that share a run and draws of one pair
+            are not independent; 0 to 1 with too few runs. It does not cover other runs of an initialization with only
+            one; with a single pair, draws are left out instead.
     """
 
     starts: str
@@ -91,7 +90,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Population:
-    """Every pair and layer, their means by what the runs started from, and which layers are left out, and why."""
+    """All pairs and layers, their means by initialization, and the reasons for omitted layers."""
 
     pairs: tuple[PairSimilarity, ...]
     groups: tuple[Group, ...]
@@ -134,13 +133,9 @@ def compare_population(
     starts: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Population:
-    """Compare every pair of the runs, RUN or RUN/fold_K, as they started and as they ended, fold with fold.
+    """Compare every pair of the runs, RUN or RUN/fold_K, before and after training, fold with fold.
 
-    `starts` says what to call the start of each run; None for what its plan says.
-
-    Raises:
-        ConfigError: Fewer than two runs, or a fold twice.
-        RadtransferError: As `compare`.
+    `starts` names the initialization of each run; None takes it from the plan.
 
     References:
         Raghu, Zhang, Kleinberg and Bengio 2019, Transfusion: Fig. 2 (pretrained with random against random with
@@ -153,7 +148,7 @@ def compare_population(
     folds = {run: run_and_folds(run) for run in runs}
     for a, b in every:
         shared = {*folds[a][1]} & {*folds[b][1]} if folds[a][0].resolve() == folds[b][0].resolve() else ()
-        if shared:  # no fold is compared with itself, as of RUN and RUN/fold_1
+        if shared:  # a fold would be compared with itself, as in RUN and RUN/fold_1
             raise ConfigError(f"--pairs expects different runs. Received: {a} and {b}, which share a fold. Name one.")
     starts, found, compared = starts or starts_of_runs(runs), [], []
     for number, (a, b) in enumerate(every, start=1):
@@ -179,22 +174,21 @@ def compare_population(
 
 
 def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
-    """The initialization of each run, by its plan: "pretrained" or "random" where all stages did, else part by part.
+    """The initialization of each run from its plan: "pretrained" or "random" for all stages, else part by part.
 
-    Several weights are distinguished by name; so are networks, and what of them trains, where they differ.
-    Raises RunError if a run has no plan.
+    Different weights, networks and trained stages are added by name. RunError if a run has no plan.
     """
     folders = {run: run_and_folds(run)[0] for run in runs}
     records = {run: read_run(folder) for run, folder in folders.items()}
     for folder, record in zip(folders.values(), records.values(), strict=True):
         if not record["plan"].get("stages"):
             raise RunError(
-                f"{folder / 'run.json'} lacks the stages of the plan, by which runs are grouped. Restore it."
+                f"{folder / 'run.json'}: expected the stages of the plan, which group the runs. Restore the file."
             )
     weights = _weights_of(records)
-    whole = {run for run in runs if start_in_words(records[run], "pretrained") == "pretrained"}
+    whole = {run for run in runs if init_in_words(records[run], "pretrained") == "pretrained"}
     one = len({weights[run] for run in whole}) == 1
-    starts = {run: start_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
+    starts = {run: init_in_words(records[run], "pretrained" if one and run in whole else weights[run]) for run in runs}
     for words in (network_in_words, depth_in_words):
         if len({words(record) for record in records.values()}) > 1:
             starts = {run: f"{start}, {words(records[run])}" for run, start in starts.items()}
@@ -202,21 +196,21 @@ def starts_of_runs(runs: Sequence[str]) -> dict[str, str]:
 
 
 def _weights_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The source of each run's weights: one name for one file, the full source where two names would be the same."""
+    """The source of each run's weights: a short name per file, or the full source if short names are the same."""
     keys = {run: r["weights"].get("sha256") or r["weights"].get("source") for run, r in records.items()}
     sources: dict[str, str] = {}
     for run, key in keys.items():
         sources.setdefault(key, str(records[run]["weights"].get("source")))
     names = [weights_in_words(source) for source in sources.values()]
-    told = {key: name if names.count(name) == 1 else sources[key] for key, name in zip(sources, names, strict=True)}
-    return {run: told[key] for run, key in keys.items()}
+    shown = {key: name if names.count(name) == 1 else sources[key] for key, name in zip(sources, names, strict=True)}
+    return {run: shown[key] for run, key in keys.items()}
 
 
 def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[Group]:
-    """Of one kind; after the layers of each group, the mean of the last two."""
+    """The groups of one kind: all layers, and then the mean of the last two."""
 
     def mean_of(layer: str, pairs: Sequence[Sequence[PairSimilarity]], **relation: Any) -> Group:
-        """The mean over pairs that have both similarities, each given by one layer or several, averaged first."""
+        """The mean over pairs with both similarities; several layers of a pair are averaged first."""
         values = np.array([np.mean([(p.initial, p.final) for p in pair], axis=0, dtype=float) for pair in pairs])
         values = values[~np.isnan(values).any(axis=1)]
         means = values.mean(axis=0).tolist() if len(values) else [None, None]
@@ -237,7 +231,7 @@ def _groups(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> list[
 
 
 def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> dict[str, Any]:
-    """R² of similarity before against after training in one layer, its interval, and the number of points."""
+    """R² between similarity before and after training in one layer, its interval, and the number of points."""
     points = [point for pair in pairs for point in pair.points]
     z = _fisher(points)
     if z is None:
@@ -246,10 +240,10 @@ def training_relation(pairs: Sequence[PairSimilarity], starts: Mapping[str, str]
 
 
 def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, str]) -> tuple[float, float]:
-    """The 95 % interval of R², tanh(z)², from what z is without each run; at least that of independent points.
+    """The 95 % interval of R², tanh(z)², from z without each run; at least as wide as for independent points.
 
-    Runs of one start are a sample of their own: where the two of a pair differ in it, both samples add their error, and
-    a start with a single run adds none.
+    The runs of each initialization are one sample; the errors of both samples of a pair add up, and a single run adds
+    none.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
@@ -269,7 +263,7 @@ def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, st
     left_out, points = [[_fisher(rest) for rest in sample] for sample in rests], sum(len(p.points) for p in pairs)
     if any(None in sample for sample in left_out) or points <= _FEWEST_POINTS:
         return 0.0, 1.0
-    # About z, not about their mean: two networks left out in turn may agree with each other, and not with all.
+    # About z, not about their mean: two values without one network each may agree with each other but not with z.
     variance = sum((len(sample) - 1) * np.mean((np.array(sample) - z) ** 2) for sample in left_out)
     degrees = min(map(len, left_out)) - 1
     half = max(student.ppf(0.975, degrees) * np.sqrt(variance), norm.ppf(0.975) / np.sqrt(points - _FEWEST_POINTS))
@@ -278,13 +272,13 @@ def _interval(z: float, pairs: Sequence[PairSimilarity], starts: Mapping[str, st
 
 
 def _fisher(points: Sequence[tuple[float, float]]) -> float | None:
-    """Fisher's z of the correlation; None with too few points, where one side does not vary, or nothing moved."""
+    """Fisher's z of the correlation; None with too few points, or if one side does not vary or nothing changed."""
     before, after = np.array(points, float).reshape(-1, 2).T
     if len(before) < _FEWEST_POINTS:
         return None
     if min(np.ptp(before), np.ptp(after), np.abs(after - before).max()) < _LEAST_SPREAD:
         return None
-    # On a line, z has no bound.
+    # On a perfect line, z is infinite.
     return float(np.arctanh(np.clip(np.corrcoef(before, after)[0, 1], -_ON_A_LINE, _ON_A_LINE)))
 
 

@@ -1,7 +1,7 @@
 """Engines that compute the runs of a study: in this process, in worker processes, or on machines without its store.
 
-A run on a machine that does not see the store is fetched through a `Mailbox`, computed in a copy and sent back. Its
-records hold full paths, which are rewritten on the way: the run that comes back equals one computed in the store.
+A machine that cannot access the store fetches a run through a `Mailbox`, computes it in a copy and sends it back. The
+absolute paths in its records are rewritten on the way, so that the result equals that of a run in the store.
 """
 
 import contextlib
@@ -38,25 +38,25 @@ from radtransfer.runs.lock import LOCK, locked
 if TYPE_CHECKING:  # it imports TensorFlow
     from radtransfer.training.context import ModelCache
 
-PIECE = 16 << 20
-"""Bytes of a file that are sent at a time."""
+CHUNK = 16 << 20
+"""Bytes of a file sent at a time."""
 
 _SEND_SECONDS = 300.0
-"""After which a run is sent back at the end of an epoch; it always is at the end of a fold."""
+"""Interval at which a run is sent back at the end of an epoch, besides the end of every fold."""
 
-_PATIENCE = 30.0
-"""Seconds that a worker has to end by itself."""
+_TIMEOUT = 30.0
+"""Seconds for a worker to end by itself."""
 
 _GRACE = 0.8
-"""Seconds after which a worker that was told to stop is ended wherever it is, before its parent is."""
+"""Seconds after which a worker that was asked to stop is killed, before its parent is."""
 
 _RUNS, _GROWTH = 50, 1.5
-"""Limits of a worker before a fresh one replaces it: its runs, and its memory as a multiple of that after its first
-run. TensorFlow frees only part of a network's memory: measured, each run leaves 3.5 times the size of its weights."""
+"""Limits of a worker before a new one replaces it: its runs, and its memory relative to that after its first run.
+TensorFlow frees only part of a network's memory; each run leaves about 3.5 times the size of its weights."""
 
 ProgressCallback = Callable[[str, str, tuple], None]
 """Called with the key of a run, an event and its arguments. Events are the methods of `Progress`; "placed" with the
-machine that computes the run from its beginning, or from where it was lost; and "told" with a sentence for the user."""
+machine that starts or resumes the run; and "message" with a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def run_cell(
 ) -> Outcome:
     """Compute or resume the run in `path`; errors become outcomes.
 
-    A run that already stands in `path` keeps its settings as written: another study may have written the same ones
-    differently.
+    A run that exists keeps its settings as written, as another study may have written equal ones differently.
     """
     start = time.monotonic()
     from radtransfer.training.run import finetune
@@ -118,9 +117,9 @@ def run_cell(
 
 
 def new_model_cache() -> "ModelCache":
-    """A cache for a process that only computes runs: Keras' state of earlier ones is cleared before a model is built.
+    """A cache that clears Keras' state before it builds a model.
 
-    Not before each run, since its traced functions would have to be compiled again.
+    Clearing before each run would discard traced functions.
     """
     import keras
 
@@ -130,34 +129,31 @@ def new_model_cache() -> "ModelCache":
 
 
 class Relay(Progress):
-    """Passes on progress as method name and arguments; counts at most once per `seconds`."""
+    """Sends progress as method name and arguments; counts at most once per `seconds`."""
 
-    def __init__(self, tell: Callable[[str, tuple], None], *, seconds: float = 0.1) -> None:
-        self._tell, self._seconds, self._counted = tell, seconds, 0.0
+    def __init__(self, send: Callable[[str, tuple], None], *, seconds: float = 0.1) -> None:
+        self._send, self._seconds, self._counted = send, seconds, 0.0
 
     def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
-        self._tell("plan", (dict(rows), short and dict(short)))
+        self._send("plan", (dict(rows), short and dict(short)))
 
     def note(self, text: str) -> None:
-        self._tell("note", (text,))
+        self._send("note", (text,))
 
     def count(self, what: str, done: int, total: int) -> None:
         if done == total or time.monotonic() - self._counted > self._seconds:
             self._counted = time.monotonic()
-            self._tell("count", (what, done, total))
+            self._send("count", (what, done, total))
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
-        self._tell("epoch", (fold, folds, epochs, dict(row)))
+        self._send("epoch", (fold, folds, epochs, dict(row)))
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
-        self._tell("fold", (fold, folds, dict(metrics)))
+        self._send("fold", (fold, folds, dict(metrics)))
 
 
 def thread_environment(threads: int | None) -> dict[str, str]:
-    """Environment variables that make a new process compute with this many threads.
-
-    Sums are rounded differently if they are split over another number of threads.
-    """
+    """Environment variables for a process with this number of threads, which affects the rounding of sums."""
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {} if threads is None else dict.fromkeys(names, str(threads))
 
@@ -170,7 +166,7 @@ def with_decoders(config: Config, threads: int | None) -> Config:
 
 
 class InProcess:
-    """Computes one run after the other in this process, and also reports to `progress`."""
+    """Computes the runs one after the other in this process; progress also goes to `progress`."""
 
     places = 1
 
@@ -203,10 +199,10 @@ class _Worker:
 
 
 class Workers:
-    """Computes runs in `jobs` worker processes, each of which imports TensorFlow once and computes at most `runs`.
+    """Computes runs in `jobs` worker processes, each of which imports TensorFlow once and computes at most `runs` runs.
 
-    A worker that dies loses only its current run; a new one replaces it. `prepare`, a function of a module, is called
-    first in each. By default a worker computes with as many threads as there are cores.
+    A worker that dies is replaced and loses only its current run. `prepare`, a function of a module, is called first in
+    each process. By default a worker has as many threads as there are cores.
     """
 
     def __init__(
@@ -228,7 +224,7 @@ class Workers:
             child_pipe.close()
             worker = _Worker(process, pipe)
         self._busy[key] = worker
-        with contextlib.suppress(OSError):  # it died idle; `wait` sees that
+        with contextlib.suppress(OSError):  # the worker died idle; `wait` notices
             worker.pipe.send((with_decoders(config, self._threads), path))
 
     def wait(self, callback: ProgressCallback, seconds: float) -> list[tuple[str, Outcome]]:
@@ -242,7 +238,7 @@ class Workers:
             worker.pipe.close()
         for worker in self._busy.values():
             worker.process.terminate()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         for worker in (*self._idle, *self._busy.values()):
             worker.process.join(max(deadline - time.monotonic(), 0.1))
             if worker.process.is_alive():
@@ -251,16 +247,16 @@ class Workers:
         self._idle, self._busy = [], {}
 
     def _receive(self, key: str, callback: ProgressCallback) -> Outcome | None:
-        """Pass on the messages of the worker of `key`; its outcome, once there is one."""
+        """Forward the messages of the worker of `key`, and return the outcome if the run has ended."""
         worker = self._busy[key]
         try:
             while worker.pipe.poll():
                 what, value = worker.pipe.recv()
                 if isinstance(what, Outcome):
                     del self._busy[key]
-                    if value:  # its last run
+                    if value:  # the worker's last run
                         worker.pipe.close()
-                        worker.process.join(_PATIENCE)
+                        worker.process.join(_TIMEOUT)
                     else:
                         self._idle.append(worker)
                     return what
@@ -280,10 +276,10 @@ class Workers:
 
 
 def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> None:
-    """The main function of a worker: until its last run, the pipe is closed, or it is told to stop."""
+    """The main function of a worker; ends after its last run, when the pipe is closed, or by SIGTERM."""
 
     def end_with_parent() -> None:
-        """Nobody would receive the result, and a new study would find the run in use."""
+        """Without the parent nobody receives the result, and a new study would find the run in use."""
         wait([multiprocessing.parent_process().sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -291,22 +287,22 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # Ctrl-C reaches the whole group; the parent alone says when to stop, once.
+    # Ctrl-C reaches the whole process group; only the parent stops workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     pin_variables()
-    # Several processes share a GPU only if none takes all its memory at once.
+    # Without this the first process takes all memory of a GPU.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         try:
             if prepare is not None:
                 prepare()
             import_keras()
-        except RadtransferError as error:  # the limits of the machine, which are the answer to the first run
+        except RadtransferError as error:  # such as too little memory; reported as the outcome of the first run
             pipe.recv()
             pipe.send((Outcome("failed", str(error), error.exit_code), True))
             return
-        # Not before: an interrupted import of compiled modules ends in any error, and until here nothing is lost.
+        # Not earlier, as interrupting the import of compiled modules causes arbitrary errors.
         signal.signal(signal.SIGTERM, interrupt)
         exit_after_signal(_GRACE)
         models, first, last = new_model_cache(), 0, False
@@ -322,7 +318,7 @@ def _work(pipe: Connection, prepare: Callable[[], None] | None, runs: int) -> No
 
 
 def _memory() -> int:
-    """Pages of memory of this process; 0 where the system does not tell."""
+    """Memory of this process in pages; 0 if unknown."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -332,8 +328,8 @@ def _memory() -> int:
 class Mailbox:
     """Receives progress and files of remote runs, in a process on the machine of the study.
 
-    Only the latest attempt at a run is served: an earlier one may go on for a while on a machine thought lost. Every
-    call may come twice, and what is only in memory may be lost: the process can be restarted at any time.
+    Only the latest attempt at a run is served, as an earlier one may continue on a machine that was considered lost.
+    The process may be restarted at any time, so that calls may be repeated and its memory may be lost.
     """
 
     def __init__(self, store: Path) -> None:
@@ -342,8 +338,8 @@ class Mailbox:
         self._latest: dict[str, int] = {}
         self._locks: dict[str, contextlib.ExitStack] = {}
 
-    def tell(self, key: str, attempt: int, name: str, arguments: tuple) -> None:
-        """Keep the progress of a run until it is taken."""
+    def post(self, key: str, attempt: int, name: str, arguments: tuple) -> None:
+        """Store the progress of a run until it is taken."""
         self._messages.append((key, attempt, name, arguments))
 
     def take(self) -> list[tuple[str, int, str, tuple]]:
@@ -354,11 +350,10 @@ class Mailbox:
     def open(self, key: str, attempt: int) -> None:
         """Lock the folder of a run, made if needed, for this attempt or a later one.
 
-        Raises:
-            RunInUseError: Another process holds the lock, or there is a later attempt.
+        Raises RunInUseError if another process holds the lock or there is a later attempt.
         """
         if attempt < self._latest.get(key, 0):
-            raise RunInUseError(f"Run {key} goes on elsewhere; this attempt was given up.")
+            raise RunInUseError(f"Run {key} continues on another machine; this attempt was abandoned.")
         self._latest[key] = attempt
         if key not in self._locks:
             folder = self._store / key
@@ -380,24 +375,24 @@ class Mailbox:
         """The next bytes of a file."""
         with (self._store / key / name).open("rb") as file:
             file.seek(start)
-            return file.read(PIECE)
+            return file.read(CHUNK)
 
-    def write(self, key: str, attempt: int, name: str, start: int, piece: bytes) -> None:
-        """Write the next bytes of a file that `keep` will put in place."""
+    def write(self, key: str, attempt: int, name: str, start: int, chunk: bytes) -> None:
+        """Write the next bytes of a file to a draft, for `keep`."""
         self.open(key, attempt)
         part = self._part(key, name)
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            file.write(piece)
+            file.write(chunk)
 
-    def keep(self, key: str, attempt: int, written: list[str], gone: list[str]) -> None:
-        """Put written files in place, in this order, and delete others."""
+    def keep(self, key: str, attempt: int, written: list[str], deleted: list[str]) -> None:
+        """Rename the drafts of written files, in this order, and delete others."""
         self.open(key, attempt)
         for name in written:
-            with contextlib.suppress(FileNotFoundError):  # it took its place when this was called before
+            with contextlib.suppress(FileNotFoundError):  # renamed by an earlier call
                 self._part(key, name).replace(self._store / key / name)
-        for name in gone:
+        for name in deleted:
             (self._store / key / name).unlink(missing_ok=True)
 
     def _part(self, key: str, name: str) -> Path:
@@ -406,23 +401,23 @@ class Mailbox:
 
 
 def _files_below(folder: Path) -> dict[str, Path]:
-    """The files of a run by their path in its folder; those that say how far it is come last."""
+    """The files of a run by their path in its folder; those that mark its progress come last."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith((LOCK, PART))]
     files.sort(key=lambda file: (file.name == "run.json", file.name == "metrics.json", file))
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
-def compute_elsewhere(
+def compute_remotely(
     call: Callable[..., Any],
     key: str,
     attempt: int,
     config: Config,
     path: Path,
-    tell: Callable[[str, tuple], None],
+    send: Callable[[str, tuple], None],
 ) -> Outcome:
-    """Compute a run whose folder, `path`, this machine does not see; however it ends, its files are sent back.
+    """Compute a run whose folder, `path`, this machine cannot access; its files are sent back even after an error.
 
-    `call` calls a method of the mailbox by name and waits for its result; `tell` receives progress as `Relay` sends it.
+    `call` calls a method of the mailbox by name and waits for the result; `send` receives progress as from `Relay`.
     """
     try:
         call("open", key, attempt)
@@ -432,18 +427,18 @@ def compute_elsewhere(
         copy = _StoreCopy(call, path.parent, folder)
         sent = time.monotonic()
 
-        def hear(name: str, arguments: tuple) -> None:
+        def forward(name: str, arguments: tuple) -> None:
             nonlocal sent
             if name == "fold" or (name == "epoch" and time.monotonic() - sent > _SEND_SECONDS):
                 copy.send(key, attempt)
                 sent = time.monotonic()
-            tell(name, arguments)
+            send(name, arguments)
 
         try:
             weights = Path(config.model.weights)
             if weights.parent == path.parent:  # a run of the store
                 config = changed_config(config, {"model.weights": str(copy.fetch(weights.name))})
-            outcome = run_cell(config, copy.fetch(key), progress=Relay(hear, seconds=1.0))
+            outcome = run_cell(config, copy.fetch(key), progress=Relay(forward, seconds=1.0))
             return replace(outcome, error=outcome.error and copy.remote(outcome.error))
         finally:
             copy.send(key, attempt)
@@ -451,7 +446,7 @@ def compute_elsewhere(
 
 
 class _StoreCopy:
-    """Copies in `folder` of some runs of `store`, which is on the machine of the study."""
+    """Copies in `folder` of runs in `store`, which is on the machine of the study."""
 
     def __init__(self, call: Callable[..., Any], store: Path, folder: Path) -> None:
         self._call, self._store, self._folder = call, store, folder
@@ -465,15 +460,15 @@ class _StoreCopy:
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("wb") as handle:
-                while handle.tell() < size and (piece := self._call("read", key, name, handle.tell())):
-                    handle.write(piece)
+                while handle.tell() < size and (chunk := self._call("read", key, name, handle.tell())):
+                    handle.write(chunk)
         for file in _files_below(folder).values():
             _rewrite_record(file, file, self._local)
         self._known[key] = _states(folder)
         return folder
 
     def send(self, key: str, attempt: int) -> None:
-        """Send what has changed of a run since it was fetched or last sent."""
+        """Send the files of a run that have changed since it was fetched or last sent."""
         folder = self._folder / key
         states, before = _states(folder), self._known.get(key, {})
         changed = [name for name, state in states.items() if before.get(name) != state]
@@ -483,16 +478,16 @@ class _StoreCopy:
                 draft = drafts / f"record{file.suffix}"
                 source = draft if _rewrite_record(file, draft, self.remote) else file
                 with source.open("rb") as handle:
-                    while (piece := handle.read(PIECE)) or start == 0:
-                        self._call("write", key, attempt, name, start, piece)
-                        start += len(piece)
-                        if not piece:
+                    while (chunk := handle.read(CHUNK)) or start == 0:
+                        self._call("write", key, attempt, name, start, chunk)
+                        start += len(chunk)
+                        if not chunk:
                             break
         self._call("keep", key, attempt, changed, [name for name in before if name not in states])
         self._known[key] = states
 
     def remote(self, text: str) -> str:
-        """A text with the paths of the machine of the study."""
+        """`text` with the paths of the machine of the study."""
         return text.replace(str(self._folder), str(self._store))
 
     def _local(self, text: str) -> str:

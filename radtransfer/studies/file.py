@@ -1,31 +1,31 @@
 """Reads and writes the YAML file of a study; all mistakes are reported together, each with its line.
 
-study:                 what it is about, in words
+study:                 the name and a description
   name: depth
   title: How deep should ImageNet weights be reused?
   reference: scratch   the arm that gains are measured against
-  threshold: 0.9       the AUC that steps are counted to
+  threshold: 0.9       the AUC for counting steps
 base:                  settings of every run, as in any config
   data: {source: images.csv}
   model.weights: imagenet
-arms:                  what is compared: each a few settings more; a control says so itself
+arms:                  the arms to compare, each with its differences from the base; a control names its weights
   scratch: {model.weights: random}
   transfer: {}
   transfusion:
     transfer.scheme: transfusion
     grid: {transfer.through: [stem, stage1]}
-grid:                  every arm is run with every combination of these
+grid:                  every arm runs with every combination of these settings
   seed: [0, 1, 2]
-exclude:               but not these
+exclude:               combinations to leave out
   - {arm: scratch, seed: 2}
-sources:               runs to start from, as the weights `source:NAME`; a source has the backbone of the run
-  natural:             that starts from it, or what else is listed under `same`
+sources:               runs whose weights others use as `source:NAME`; a source has the same backbone as the run that
+  natural:             uses it, or shares the settings listed under `same`
     data: {source: photographs}
     same: [model.backbone]
 compare:               for the report: pairs of arms, before (@initial) or after training
   cca: [[transfer@initial, transfer]]
   predictions: [[transfer, scratch]]
-preprocessing:         input scale of the arms of a network that do not name their own; by default that of the first
+preprocessing:         input scale of a network's arms that do not set their own; default: that of the first
   resnet50: caffe      pretrained weights among them
 """
 
@@ -65,7 +65,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 
 
 def is_study(source: str) -> bool:
-    """Whether the shipped name or file holds a study, and not the settings of one run."""
+    """Whether the shipped name or file is a study, not the settings of one run."""
     document, _ = read_yaml(find_config(source))
     return isinstance(document, dict) and bool({"arms", "study"} & set(document))
 
@@ -73,24 +73,21 @@ def is_study(source: str) -> bool:
 def load_study(
     source: str, *, sets: Iterable[str] = (), options: Mapping[str, Any] | None = None, arms: Iterable[str] = ()
 ) -> Study:
-    """The checked study of a shipped name or file.
+    """Read and check the study of a shipped name (`"quick-advice"`) or a YAML path, with all `arms` or only these.
 
-    Args:
-        source: A shipped name (`"quick-advice"`) or a YAML path.
-        sets: Texts such as `"base.training.epochs=5"`, `"grid.seed=[0, 1]"` or
-            `"arms.transfer.model.weights=FILE"`; a bare setting is the base's.
-        options: Dotted settings of the base that win over the file.
-        arms: Only these; all if empty.
-
-    Raises:
-        ConfigError: One or more mistakes, all listed, each with its line.
+    `sets` are texts such as `"base.training.epochs=5"`, `"grid.seed=[0, 1]"` or `"arms.transfer.model.weights=FILE"`;
+    a setting without a section belongs to the base, as do the dotted `options`. Raises ConfigError, which lists all
+    mistakes with their lines.
     """
     path = find_config(source)
     document, lines = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a study with arms. Received: {type(document).__name__}")
     if "arms" not in document and not set(document) & {"study", "base", "grid"}:
-        raise ConfigError(f"{path.name} holds the settings of one run. Use: radtransfer finetune {source}")
+        raise ConfigError(
+            f"{path.name}: expected a study with arms. Received: the settings of one run. "
+            f"Use: radtransfer finetune {source}"
+        )
     reader = _Reader(document, path.name, dict(lines))
     controls = reader.controls()
     for key, value in parse_sets(sets, reader.mistakes):
@@ -106,7 +103,7 @@ def load_study(
 
 
 def study_text(study: Study) -> str:
-    """The study as YAML that runs as it is."""
+    """The study as YAML that `load_study` reads."""
     about = {name: getattr(study, name) for name in _ABOUT} | {"given": sorted(study.given)}
     document = {
         "study": {name: value for name, value in about.items() if value not in ("", None, [])},
@@ -130,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Reader:
-    """A study's file: its sections with flat, unchecked settings, where each stands, and its mistakes."""
+    """The sections of a study's file with flat, unchecked settings, their lines, and the mistakes found."""
 
     def __init__(self, document: dict[str, Any], file: str, lines: dict[str, int | str]) -> None:
         self.file, self.lines, self.mistakes = file, lines, []
@@ -156,7 +153,7 @@ class _Reader:
         self.preprocessing = self.mapping(document.get("preprocessing"), "preprocessing")
 
     def put(self, key: str, value: Any, *, origin: str) -> None:
-        """Change one value, as `--set` does; `origin` says where it comes from."""
+        """Change one value, as `--set` does; `origin` names it in messages."""
         section, _, rest = key.partition(".")
         if section in ("arms", "sources"):
             named = getattr(self, section)
@@ -183,21 +180,21 @@ class _Reader:
         self.mistakes.append(f"{self.place(*parts)}: {text}")
 
     def mapping(self, value: Any, *parts: str) -> dict[str, Any]:
-        """`value` if it is a mapping; else an empty one, and a mistake."""
+        """`value` if it is a mapping; otherwise an empty one and a mistake."""
         if isinstance(value, dict) or value is None:
             return {str(key): item for key, item in (value or {}).items()}
-        self.wrong(f"{parts[-1]} holds `key: value` lines. Received: {value!r}", *parts)
+        self.wrong(f"{parts[-1]}: expected `key: value` lines. Received: {value!r}", *parts)
         return {}
 
     def settings(self, value: Any, *parts: str) -> dict[str, Any]:
-        """Nested or dotted settings as dotted names and values, unchecked."""
+        """Nested or dotted settings as unchecked dotted names and values."""
         return flat_settings(self.mapping(value, *parts), source=self.place(*parts), mistakes=self.mistakes)
 
     def checked(self, values: Mapping[str, Any], *parts: str) -> dict[str, Any]:
-        """Dotted settings with their values as the settings' types."""
+        """Dotted settings with checked and converted values."""
         places = {name: self.place(*parts, name) for name in values}
         if "out" in values:
-            self.wrong("the study names its run folders itself; leave `out` away", *parts, "out")
+            self.wrong("the study names its run folders itself; remove `out`", *parts, "out")
         kept = {key: item for key, item in values.items() if key != "out"}
         sections = checked_settings(kept, places, self.mistakes, check=check_value)
         return {
@@ -205,7 +202,7 @@ class _Reader:
         }
 
     def lists(self, values: Mapping[str, Any], *parts: str) -> dict[str, tuple]:
-        """Dotted settings, each with its list of distinct values, as the settings' types."""
+        """Dotted settings, each with its distinct, checked values."""
         result = {}
         for name, items in values.items():
             if not isinstance(items, list) or not items:
@@ -217,13 +214,15 @@ class _Reader:
         return result
 
     def study(self, name: str) -> Study:
-        """The study, whose default name is `name`."""
+        """Check all sections; `name` is the default name of the study."""
         about = self._read_about(name)
         if not self.arms:
             self.wrong("a study needs arms, such as `arms: {scratch: {}, transfer: {model.weights: imagenet}}`", "arms")
         for item in (*self.arms, *self.sources):
             if not _NAME.match(item):
-                self.mistakes.append(f"{self.file}: {item!r} is no name for an arm or source: letters, digits and _.+-")
+                self.mistakes.append(
+                    f"{self.file}: expected a name of letters, digits and _.+- for an arm or source. Received: {item!r}"
+                )
         arms = {
             item: StudyArm(self.checked(arm, "arms", item), self.lists(self.arm_grids[item], "arms", item, "grid"))
             for item, arm in self.arms.items()
@@ -249,28 +248,31 @@ class _Reader:
         if not _NAME.match(str(about["name"])):
             self.wrong(f"expected a name of letters, digits and _.+-. Received: {about['name']!r}", "study", "name")
         if not isinstance(about.get("reference"), str | None):
-            self.wrong(f"reference is an arm. Received: {about['reference']!r}", "study", "reference")
+            self.wrong(
+                f"reference: expected the name of an arm. Received: {about['reference']!r}", "study", "reference"
+            )
             del about["reference"]
         given = about.get("given", [])
         if not isinstance(given, list):
-            self.wrong(f"given is a list of settings such as base.data.source. Received: {given!r}", "study", "given")
+            text = f"given: expected a list of settings such as base.data.source. Received: {given!r}"
+            self.wrong(text, "study", "given")
             given = []
         outside = (key for key, line in self.lines.items() if isinstance(line, str) and ".data." in key)
         about["given"] = frozenset([*map(str, given), *outside])
         threshold = about.get("threshold")
         is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
         if threshold is not None and not (is_number and 0 <= threshold <= 1):
-            self.wrong(f"threshold is an AUC from 0 to 1. Received: {threshold!r}", "study", "threshold")
+            self.wrong(f"threshold: expected an AUC from 0 to 1. Received: {threshold!r}", "study", "threshold")
         return about
 
     def _read_exclude(self) -> tuple[dict[str, tuple], ...]:
         if not isinstance(self.exclude, list):
-            self.wrong("exclude is a list of `- {arm: …, setting: …}`", "exclude")
+            self.wrong(f"exclude: expected a list of `- {{arm: …, setting: …}}`. Received: {self.exclude!r}", "exclude")
             return ()
         result = []
         for number, rule in enumerate(self.exclude):
             if not isinstance(rule, dict) or not rule:
-                text = f"entry {number + 1} of exclude is no `{{arm: …, setting: …}}`. Received: {rule!r}"
+                text = f"entry {number + 1} of exclude: expected `{{arm: …, setting: …}}`. Received: {rule!r}"
                 self.wrong(text, "exclude")
                 result.append({})
                 continue
@@ -283,11 +285,11 @@ class _Reader:
     def _read_source(self, name: str) -> StudySource:
         settings = self.checked(self.sources[name], "sources", name)
         if str(settings.get("model.weights", "")).startswith(SOURCE):
-            self.wrong("a source starts from no other source", "sources", name, "model.weights")
+            self.wrong("a source cannot start from another source", "sources", name, "model.weights")
         same = self.same.get(name, [item for item in StudySource.same if item not in settings])
         same = [same] if isinstance(same, str) else same
         if not isinstance(same, list):
-            self.wrong(f"same is a list of settings. Received: {same!r}", "sources", name, "same")
+            self.wrong(f"same: expected a list of settings. Received: {same!r}", "sources", name, "same")
             same = []
         for item in same:
             if item not in setting_fields():
@@ -301,7 +303,8 @@ class _Reader:
             if kind not in COMPARISONS:
                 self.wrong(f"unknown key {kind!r}. {closest_names(kind, COMPARISONS)}", "compare", kind)
             elif not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-                self.wrong(f"{kind} is a list of pairs of arms, [[a, b], …]. Received: {pairs!r}", "compare", kind)
+                text = f"{kind}: expected a list of pairs of arms, [[a, b], …]. Received: {pairs!r}"
+                self.wrong(text, "compare", kind)
             elif pairs:
                 kinds[kind] = tuple((str(one), str(other)) for one, other in pairs)
         return kinds
@@ -317,7 +320,7 @@ class _Reader:
         return {backbone: str(mode) for backbone, mode in self.preprocessing.items() if mode != "auto"}
 
     def controls(self) -> list[str]:
-        """Arms that start at random only because they name no weights, in a study where other arms name theirs."""
+        """Arms with random weights only by default, in a study where other arms set theirs."""
         if self.base.get("model.weights", "random") != "random" or "model.weights" in self.grid:
             return []
         named = {name: {**arm, **self.arm_grids[name]}.get("model.weights") for name, arm in self.arms.items()}
@@ -325,15 +328,15 @@ class _Reader:
         return [name for name, weights in named.items() if weights is None and pretrained]
 
     def check_controls(self, study: Study, controls: Sequence[str]) -> None:
-        """Weights for all arms must not turn the controls of the file into pretrained arms."""
+        """Weights given for all arms must not turn the controls of the file into pretrained arms."""
         weights = {"base": [study.base.get("model.weights")], "grid": study.grid.get("model.weights", ())}
         for section, values in weights.items():
             if controls and set(values) - {None, "random"}:
                 names = ", ".join(controls)
                 self.wrong(
-                    f"{names} would start from these weights; {self.file} lets them start at random, beside arms that "
-                    "name their weights. Give the weights to an arm, --set arms.NAME.model.weights=…; or write "
-                    f"`model.weights: random` into {names}, and the weights into base.",
+                    f"{names} would start from these weights, but in {self.file} they start from random ones, in "
+                    "contrast to arms with weights. Give the weights to an arm, --set arms.NAME.model.weights=…; or "
+                    f"set `model.weights: random` in {names} and the weights in base.",
                     section,
                     "model.weights",
                 )
@@ -341,7 +344,7 @@ class _Reader:
     def check_names(self, study: Study) -> None:
         """Check that every name of an arm, a source or a setting exists."""
         for name in set(study.base) & set(study.grid):
-            self.wrong(f"{name} stands in base and in grid; leave one away", "grid", name)
+            self.wrong(f"{name} is in base and in grid; remove one of them", "grid", name)
 
         def check(name: str, known: Mapping[str, Any], kind: str, *parts: str) -> None:
             if name not in known:

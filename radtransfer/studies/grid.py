@@ -1,4 +1,4 @@
-"""The plan of a study: its runs with their folders, what is done of them, and how long the others will take."""
+"""The plan of a study: its runs with their folders, which of them are done, and the time for the others."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from radtransfer.data.readers import drop_unfit_settings, read_table
 from radtransfer.data.splits import fold_count
 from radtransfer.data.table import ImageTable
 from radtransfer.errors import ConfigError, DataError, RadtransferError, RunError, WeightsError
-from radtransfer.process import Progress
+from radtransfer.process import Progress, require_keras
 from radtransfer.runs.folder import finished_folds, read_run, write_json
 from radtransfer.runs.read import read_record
 from radtransfer.studies.study import SOURCE, Cell, KeyedCells, Study, idle_exclusions, source_cells, study_cells
 from radtransfer.training.address import address, files_fingerprint, run_identity, table_fingerprint
-from radtransfer.training.names import check_names, has_weights
+from radtransfer.training.names import check_names
 
 LENGTH = 12
 """Digits of the address that name a run's folder."""
@@ -31,19 +31,19 @@ _STEP = (*_NETWORK, "training.batch_size", "transfer.scheme", "transfer.through"
 class PlannedRun:
     """A run with its folder in the store."""
 
-    cell: Cell  # what it is in the study; the first one, where several are the same run
-    config: Config  # its settings, with the folder of the run that it starts from as its weights
+    cell: Cell  # the first one, if several cells are the same run
+    config: Config  # with the folder of its source run, if any, as weights
     path: Path
-    address: str  # the hash of what determines it
-    identity: Mapping[str, Any]  # what determines it
+    address: str  # the hash of `identity`
+    identity: Mapping[str, Any]  # everything that determines the run
     images: int
     folds: int
-    files: str  # fingerprint of the image files' sizes and times
-    source: str | None = None  # key of the run that it starts from
+    files: str  # fingerprint of the sizes and times of the image files
+    source: str | None = None  # key of its source run
 
     @property
     def key(self) -> str:
-        """Its address, shortened."""
+        """The shortened address."""
         return self.path.name
 
     @property
@@ -51,59 +51,51 @@ class PlannedRun:
         return (self.path / "run.json").is_file() and read_run(self.path).get("status") == "finished"
 
     def note(self) -> dict[str, Any]:
-        """What stands in the file beside the folder: `identity`, `files` and `failure`; empty if it is damaged."""
+        """The content of the file beside the folder: `identity`, `files` and `failure`; empty if it is damaged."""
         path = self.path.with_suffix(".json")
         try:
             return dict(read_record(path)) if path.is_file() else {}
         except RunError:
-            return {}  # it is written again
+            return {}  # will be written again
 
     def failure(self) -> str | None:
-        """Why it failed when it was last tried."""
+        """The error of the last attempt, if the run is not done."""
         return self.note().get("failure") if not self.done else None
 
     def write_note(self, *, failure: str | None) -> None:
-        """Write the file beside the folder; `files` stays as it was when the run was made.
+        """Write the file beside the folder; `files` keeps its value from the start of the run.
 
-        Raises:
-            RunError: Another run has the same short address.
+        Raises RunError if another run has the same short address.
         """
         before, path = self.note(), self.path.with_suffix(".json")
         if before and before.get("identity") != json.loads(json.dumps(self.identity)):
-            raise RunError(f"{path} is the card of another run. Use another --runs.")
-        made = before.get("files") if self.path.exists() else None
-        write_json(path, {"identity": self.identity, "files": made or self.files, "failure": failure})
+            raise RunError(f"{path} describes another run. Use another --runs.")
+        files = before.get("files") if self.path.exists() else None
+        write_json(path, {"identity": self.identity, "files": files or self.files, "failure": failure})
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Every run of a study, those that others start from first."""
+    """Every run of a study, source runs first."""
 
     study: Study
-    cells: tuple[tuple[Cell, str], ...]  # each with the key of its run; several may be the same run
+    cells: tuple[tuple[Cell, str], ...]  # with the key of the run; several cells may be the same run
     runs: Mapping[str, PlannedRun]
     store: Path
-    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
+    notes: tuple[str, ...] = ()  # for the user, one sentence each
 
 
 def check_study(study: Study) -> tuple[Cell, ...]:
-    """The cells of a study that was not narrowed on the command line, those that others start from first.
-
-    Raises:
-        ConfigError: Settings, or exclusions that exclude nothing.
-    """
+    """The cells of a complete study, source runs first; ConfigError for bad settings or idle exclusions."""
     cells = study_cells(study)
     raise_mistakes(list(idle_exclusions(study)), "study")
     return (*source_cells(cells), *cells)
 
 
 def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -> StudyPlan:
-    """Read the tables, find the weights, and give every run its folder.
+    """Read the tables, find the weights, and assign every run its folder.
 
-    Raises:
-        ConfigError: Settings, or no data.
-        DataError: A table cannot be used.
-        WeightsError: Weights are not found.
+    Raises ConfigError for bad settings or missing data, DataError for a bad table, WeightsError for missing weights.
     """
     cells = study_cells(study)
     _check_images(study, cells)
@@ -112,15 +104,15 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
     notes: list[str] = []
     tables: dict[tuple[DataSettings, frozenset[str]], tuple[ImageTable, DataSettings, str, str]] = {}
     for cell in (*source_cells(cells), *cells):
-        asked = cell.config.data, cell.config.optional
+        table_key = cell.config.data, cell.config.optional
         source = None if cell.source is None else runs[next(key for known, key in keyed if known == cell.source)]
         try:
             _check_cell(cell)
-            if asked not in tables:
+            if table_key not in tables:
                 used = drop_unfit_settings(cell.config, progress or Progress(), note=notes.append).data
                 table = read_table(used, progress=progress)
-                tables[asked] = table, used, table_fingerprint(table), files_fingerprint(table)
-            run = _planned_run(cell, *tables[asked], source=source, store=store)
+                tables[table_key] = table, used, table_fingerprint(table), files_fingerprint(table)
+            run = _planned_run(cell, *tables[table_key], source=source, store=store)
         except RadtransferError as error:
             kind = next((kind for kind in (DataError, WeightsError) if isinstance(error, kind)), ConfigError)
             raise kind(f"{cell.name}: {error}") from error
@@ -131,16 +123,11 @@ def plan_study(study: Study, *, store: Path, progress: Progress | None = None) -
 
 
 def changed_data(plan: StudyPlan, before: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each data set that has changed since its runs were made.
-
-    Args:
-        plan: As it is now.
-        before: `data_tables` from when the study was last run.
-    """
+    """A note for each data set that has changed since its runs; `before` is `data_tables` of the last call."""
     for source, table in data_tables(plan).items():
         if before.get(source, table) != table:
             yield (
-                f"the table of {source} has changed since this study was last run: its runs are computed anew, those "
+                f"the table of {source} has changed since this study was last run: its runs are computed again, those "
                 f"of the old table stay in {plan.store}"
             )
     replaced: dict[str, list[str]] = {}
@@ -149,8 +136,8 @@ def changed_data(plan: StudyPlan, before: Mapping[str, Any]) -> Iterator[str]:
             replaced.setdefault(str(run.config.data.source), []).append(run.key)
     for source, keys in replaced.items():
         yield (
-            f"image files of {source} were changed after runs on them were made: {', '.join(keys)}. They are kept as "
-            "they are; where pixels changed, delete them or use another --runs"
+            f"image files of {source} have changed since these runs: {', '.join(keys)}. The runs are used as they "
+            "are; if pixels have changed, delete the runs or use another --runs"
         )
 
 
@@ -160,7 +147,7 @@ def data_tables(plan: StudyPlan) -> dict[str, str]:
 
 
 def _check_images(study: Study, cells: Sequence[Cell]) -> None:
-    """Raise ConfigError if runs, other than those that others start from, have no images."""
+    """Raise ConfigError if runs, other than source runs, have no images."""
     without = dict.fromkeys(cell.arm for cell in cells if cell.config.data.source is None)
     if not without:
         return
@@ -168,21 +155,24 @@ def _check_images(study: Study, cells: Sequence[Cell]) -> None:
     if all(cell.arm in without for cell in cells):
         raise ConfigError(
             f"No images given for {study.name}.{needs} Pass --data with a folder or a CSV, and --image-root if its "
-            "paths begin elsewhere."
+            "paths are relative to another folder."
         )
     raise ConfigError(
         f"No images given for {', '.join(without)} of {study.name}.{needs} Pass --data with a folder or a CSV for all "
-        f"arms that name none, or --set arms.{next(iter(without))}.data.source=…"
+        f"arms without images, or --set arms.{next(iter(without))}.data.source=…"
     )
 
 
 def _check_cell(cell: Cell) -> None:
     if cell.is_source and cell.config.data.source is None:
         name = cell.arm.removeprefix(SOURCE)
-        raise ConfigError(f"Name its images with --set sources.{name}.data.source=…, or choose --arms without it.")
+        raise ConfigError(f"No images given. Pass --set sources.{name}.data.source=…, or --arms without it.")
     check_names(cell.config)
     if cell.config.system.distribute == "multiworker":
-        raise ConfigError("A study computes each run in one process: system.distribute none or mirrored.")
+        raise ConfigError(
+            "system.distribute: expected none or mirrored, as a study computes each run in one process. "
+            "Received: multiworker."
+        )
 
 
 def _planned_run(
@@ -195,19 +185,19 @@ def _planned_run(
     source: PlannedRun | None,
     store: Path,
 ) -> PlannedRun:
-    """The run of a cell on a table, with the settings that fit it and the fingerprints of its rows and files."""
+    """The run of a cell on a table; `rows` and `files` are the fingerprints of its rows and image files."""
     weights = {} if source is None else {"model.weights": str(source.path.absolute())}
     config = changed_config(cell.config, {"data": data, "optional": frozenset(), **weights})
-    # A run with the input scale that it has by itself keeps the address that it has with `auto`.
-    alone = cell.own_preprocessing == config.model.preprocessing
-    known = changed_config(config, {"model.preprocessing": "auto"}) if alone else config
-    identity = run_identity(known, table=rows, source=source and source.address)
-    found = address(identity)
+    # A preprocessing equal to the run's own gives the same address as `auto`.
+    is_own = cell.own_preprocessing == config.model.preprocessing
+    addressed = changed_config(config, {"model.preprocessing": "auto"}) if is_own else config
+    identity = run_identity(addressed, table=rows, source=source and source.address)
+    run_address = address(identity)
     return PlannedRun(
         cell=cell,
         config=config,
-        path=store / found[:LENGTH],
-        address=found,
+        path=store / run_address[:LENGTH],
+        address=run_address,
         identity=identity,
         images=len(table),
         folds=len(config.splits.fold) or fold_count(table, config.splits),
@@ -217,28 +207,28 @@ def _planned_run(
 
 
 def _preprocessing_notes(cells: KeyedCells) -> Iterator[str]:
-    """A sentence for each network of which some weights were trained with another input scale than its arms get."""
+    """A note for each network with weights that were trained with another preprocessing than its arms get."""
     arms: dict[tuple[str, str, str], dict[str, None]] = {}
     for cell, _ in cells:
         model, own = cell.config.model, cell.own_preprocessing
-        if own not in (None, model.preprocessing) and has_weights(cell.config):
+        if own not in (None, model.preprocessing) and model.weights != "random":
             arms.setdefault((model.backbone, model.preprocessing, own), {})[cell.arm] = None
     for (backbone, mode, own), names in arms.items():
         yield (
-            f"{backbone}: its arms get {mode} input, and the weights of {', '.join(names)} were trained with {own}; "
-            f"--set arms.{next(iter(names))}.model.preprocessing={own} gives an arm its own"
+            f"{backbone}: its arms get preprocessing {mode}, but the weights of {', '.join(names)} were trained with "
+            f"{own}; change it for one arm with --set arms.{next(iter(names))}.model.preprocessing={own}"
         )
 
 
 @dataclass
 class Speeds:
-    """Seconds per image and epoch, validation included, of network, size, batch and plan; and of network and size."""
+    """Seconds per image and epoch: exact by network, size, batch and plan; rough by network and size."""
 
     exact: dict[tuple, float] = field(default_factory=dict)
     rough: dict[tuple, float] = field(default_factory=dict)
 
     def learn(self, identity: Mapping[str, Any], seconds: float, *, epochs: int, images: int) -> None:
-        """Note that `epochs`, over all folds, on a table of `images` took `seconds`."""
+        """Record that `epochs`, over all folds, on a table of `images` took `seconds`."""
         rate = seconds / max(epochs * images, 1)
         self.exact[_values(identity, _STEP)] = self.rough[_values(identity, _NETWORK)] = rate
 
@@ -251,7 +241,7 @@ class Speeds:
                 self.learn(identity, record["timings"]["seconds"], epochs=epochs, images=record["data"]["images"])
 
     def seconds(self, run: PlannedRun) -> float | None:
-        """The most that a run may still take, since patience may stop it; None where nothing like it was timed."""
+        """The maximum time left for a run, which patience may shorten; None if no similar run was timed."""
         known = self.exact.get(_values(run.identity, _STEP), self.rough.get(_values(run.identity, _NETWORK)))
         folds = run.folds - len(finished_folds(run.path))
         return None if known is None else known * run.images * run.config.training.epochs * folds
@@ -261,25 +251,57 @@ def store_speeds(store: Path) -> Speeds:
     """The speeds of the finished runs in `store`."""
     speeds = Speeds()
     for note in sorted(store.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # not of a run
+        with contextlib.suppress(OSError, ValueError, KeyError):  # other JSON files
             speeds.learn_run(_read_json(note)["identity"], note.with_suffix(""))
     return speeds
 
 
-def untimed_runs(plan: StudyPlan, speeds: Speeds) -> Iterator[PlannedRun]:
-    """One run of each network and size that is still to be computed and was never timed."""
+def time_networks(plan: StudyPlan, speeds: Speeds, progress: Progress) -> None:
+    """Time each network and image size of a missing run that was never timed."""
     seen = set()
     for run in plan.runs.values():
         network = _values(run.identity, _NETWORK)
-        if not run.done and network not in seen and network not in speeds.rough:
-            seen.add(network)
-            yield run
+        if run.done or network in seen or network in speeds.rough:
+            continue
+        seen.add(network)
+        require_keras()
+        from radtransfer.training.plan import dry_run
+
+        progress.note(f"timing {run.config.model.backbone} at {run.config.model.image_size} px")
+        # The weights of the run may not be there yet: the same network is timed, all of it trained.
+        plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
+        try:
+            seconds = 3600 * dry_run(changed_config(run.config, plain)).total_hours
+        except RadtransferError as error:
+            progress.note(f"{run.cell.name}: {error}")
+            continue
+        speeds.learn(run.identity, seconds, epochs=run.config.training.epochs * run.folds, images=run.images)
 
 
-def rehearsal(run: PlannedRun) -> Config:
-    """What to time in place of `run`, whose weights may not be there yet: the same network, all of it trained."""
-    plain = {"model.weights": "random", "transfer": TransferSettings(), "training.eval_every": None}
-    return changed_config(run.config, plain)
+def estimate_study(plan: StudyPlan, *, jobs: int, timing: bool, progress: Progress) -> dict[str, Any]:
+    """The runs, and the time that the missing ones take; with `timing`, unknown networks are timed first."""
+    speeds, rows = store_speeds(plan.store), []
+    if timing:
+        time_networks(plan, speeds, progress)
+    for run in plan.runs.values():
+        seconds, failure = speeds.seconds(run), run.failure()
+        waits = run.source is not None and not plan.runs[run.source].done
+        labels = run.cell.labels.items()
+        row = {
+            "run": run.key,
+            "status": "done" if run.done else "waiting" if waits else "failed" if failure else "to do",
+            "arm": run.cell.arm,
+            "labels": {name: list(value) if isinstance(value, tuple) else value for name, value in labels},
+            "source": run.source,
+            "preprocessing": run.config.model.preprocessing,
+            "seconds": None if run.done or seconds is None else round(seconds, 1),
+            "error": failure,
+        }
+        rows.append(row)
+    todo = [row["seconds"] for row in rows if row["status"] != "done"]
+    seconds = None if None in todo else round(sum(todo) / max(min(jobs, len(todo)), 1))
+    counts = {"total": len(rows), "done": len(rows) - len(todo), "to_do": len(todo), "seconds": seconds}
+    return {"study": plan.study.name, **counts, "runs": rows}
 
 
 def _values(identity: Mapping[str, Any], names: tuple[str, ...]) -> tuple:

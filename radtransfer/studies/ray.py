@@ -25,7 +25,7 @@ from radtransfer.studies.engines import (
     Outcome,
     ProgressCallback,
     Relay,
-    compute_elsewhere,
+    compute_remotely,
     run_cell,
     thread_environment,
     with_decoders,
@@ -33,16 +33,16 @@ from radtransfer.studies.engines import (
 from radtransfer.training.address import run_settings
 
 ATTEMPTS = 5
-"""At a run whose process or machine is lost each time, before it counts as failed."""
+"""Attempts at a run whose process or machine is lost, before it counts as failed."""
 
-_PATIENCE = 30.0
-"""Seconds that runs have to finish writing when they are told to stop."""
+_TIMEOUT = 30.0
+"""Seconds for runs to finish writing when they are stopped."""
 
 _POLL = 0.5
-"""Seconds between two looks for messages of runs."""
+"""Seconds between checks for messages of runs."""
 
 _ROOM_SECONDS = 5.0
-"""For which the size of the cluster is taken as known."""
+"""Seconds for which the size of the cluster is cached."""
 
 _ENVIRONMENT = (
     "TF_CPP_MIN_LOG_LEVEL",
@@ -56,14 +56,14 @@ _ENVIRONMENT = (
     "WANDB_MODE",
     "WANDB_PROJECT",
 )
-"""Variables that a run takes over from the study. Keys and passwords are not among them: Ray shows these."""
+"""Variables that are passed on to runs; no keys or passwords, as Ray displays them."""
 
 
 def require_ray() -> Any:
     """The module `ray`, with its usage statistics off; ConfigError if it is not installed."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        from ray import exceptions, init  # noqa: F401  a folder of this name can be imported too
+        from ray import exceptions, init  # noqa: F401  importing `ray` alone would accept any folder of this name
     except ImportError as error:
         raise ConfigError(
             f"--ray needs Ray, which cannot be imported ({error}). Install it: pip install 'radtransfer[ray]'"
@@ -74,11 +74,11 @@ def require_ray() -> Any:
 
 
 class Cluster:
-    """A connection to a Ray cluster; an existing one of this process is used, and left open.
+    """A connection to a Ray cluster; one that this process already has is used and left open.
 
     Args:
-        address: `HOST:PORT` of its head; None for the one of RAY_ADDRESS, else the one that was started last on
-            this machine, else one that is started here until `close`; `local` for the last in any case.
+        address: `HOST:PORT` of its head; None for that of RAY_ADDRESS, else the one last started on this machine, else
+            a new one until `close`; `local` for a new one in any case.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -86,20 +86,20 @@ class Cluster:
         self._mine = not self.ray.is_initialized()
         if (address or "").startswith("ray://"):
             raise ConfigError(
-                f"--ray {address}: a study runs on a machine of the cluster. Log in to one, or send the command with "
+                f"--ray {address}: a study must be started on a machine of the cluster. Log in to one, or use "
                 "`ray job submit -- radtransfer study … --ray`."
             )
         if not self._mine:
             return
-        before = signal.getsignal(signal.SIGTERM)  # Ray takes it for itself
+        before = signal.getsignal(signal.SIGTERM)  # Ray replaces it
         try:
             with _silence():
                 self.ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ConfigError(
                 f"Cannot join the Ray cluster at {address or 'the default address'}: {_first_line(error)} Start one "
-                "with `ray start --head`, name it as --ray HOST:PORT, or give --ray local for one of this machine's "
-                "own."
+                "with `ray start --head` and name it with --ray HOST:PORT, or give --ray local to use this machine "
+                "alone."
             ) from None
         finally:
             with contextlib.suppress(ValueError):  # not the main thread
@@ -110,7 +110,7 @@ class Cluster:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def room(self, *, cpus: int, gpus: float) -> int:
-        """How many runs of this size fit at a time, if nothing else is computed there."""
+        """The number of runs of this size that fit at a time, if nothing else is computed."""
         total = 0
         for machine in self.machines():
             fit = int(machine.get("CPU", 0) // cpus)
@@ -118,17 +118,17 @@ class Cluster:
         return total
 
     def check_room(self, *, cpus: int, gpus: float) -> None:
-        """Raise ConfigError unless some machine can compute a run of this size."""
+        """Raise ConfigError unless a machine can compute a run of this size."""
         if not self.room(cpus=cpus, gpus=gpus):
             machines = self.machines()
             found = ", ".join(f"{item.get('CPU', 0):g} CPUs and {item.get('GPU', 0):g} GPUs" for item in machines)
             raise ConfigError(
                 f"No machine of the Ray cluster has {cpus} CPUs and {gpus:g} GPUs for a run. Found: {found or 'none'}. "
-                "Ask for less with --cpus-per-run and --gpus-per-run; where machines are added on demand, give --jobs."
+                "Lower --cpus-per-run or --gpus-per-run; if machines are added on demand, give --jobs."
             )
 
     def close(self) -> None:
-        """Leave the cluster; it ends if it was started here."""
+        """Disconnect, and stop the cluster if it was started here."""
         if self._mine:
             with _silence():
                 self.ray.shutdown()
@@ -136,7 +136,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Hide stdout and stderr, also of compiled code."""
+    """Hide stdout and stderr, including those of compiled code."""
     shown = [os.dup(number) for number in (1, 2)]
     with tempfile.TemporaryFile() as hidden:
         for number in (1, 2):
@@ -151,13 +151,13 @@ def _silence() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Task:
-    """An attempt at a run, as it is sent to a machine; paths are absolute."""
+    """An attempt at a run, as sent to a machine; paths are absolute."""
 
     key: str
-    attempt: int  # its number, of all attempts at all runs
+    attempt: int  # counted over all runs
     config: Config
     path: Path
-    probe: Path  # a file in the store: a machine that sees it sees the store
+    probe: Path  # a file in the store, to check whether a machine can access it
     prepare: Callable[[], None] | None
     version: str  # of radtransfer on the machine of the study
 
@@ -168,8 +168,8 @@ def compute(task: Task, mailbox: Any) -> Outcome:
 
     machine = socket.gethostname()
 
-    def tell(name: str, arguments: tuple) -> None:
-        mailbox.tell.remote(task.key, task.attempt, name, arguments)
+    def send(name: str, arguments: tuple) -> None:
+        mailbox.post.remote(task.key, task.attempt, name, arguments)
 
     def call(method: str, *arguments: Any) -> Any:
         try:
@@ -178,9 +178,9 @@ def compute(task: Task, mailbox: Any) -> Outcome:
             raise error.cause from None
 
     if task.version != __version__:
-        reason = f"{machine} has radtransfer {__version__}, the study runs with {task.version}. Install the same."
+        reason = f"{machine} has radtransfer {__version__}, the study has {task.version}. Install the same version."
         return Outcome("failed", reason, ConfigError.exit_code)
-    tell("placed", (machine,))
+    send("placed", (machine,))
     pin_variables()
     try:
         if task.prepare is not None:
@@ -189,10 +189,10 @@ def compute(task: Task, mailbox: Any) -> Outcome:
     except RadtransferError as error:
         return Outcome("failed", f"On {machine}: {error}", error.exit_code)
     if task.probe.is_file():
-        outcome = run_cell(task.config, task.path, progress=Relay(tell, seconds=1.0))
+        outcome = run_cell(task.config, task.path, progress=Relay(send, seconds=1.0))
     else:
-        tell("away", (machine,))
-        outcome = compute_elsewhere(call, task.key, task.attempt, task.config, task.path, tell)
+        send("remote", (machine,))
+        outcome = compute_remotely(call, task.key, task.attempt, task.config, task.path, send)
     if outcome.exit_code in (DataError.exit_code, WeightsError.exit_code):
         return replace(outcome, error=f"On {machine}: {outcome.error}")
     return outcome
@@ -200,7 +200,7 @@ def compute(task: Task, mailbox: Any) -> Outcome:
 
 @dataclass
 class _Attempt:
-    """A run that Ray computes, or will compute again once `not_before` has passed (then without `reference`)."""
+    """A run that Ray computes (`reference`), or will try again after `not_before`."""
 
     config: Config
     path: Path
@@ -211,10 +211,10 @@ class _Attempt:
 
 
 class RayEngine:
-    """Computes runs on a Ray cluster, each with `cpus` threads and `gpus` GPUs, or a fraction of one that runs share.
+    """Computes runs on a Ray cluster, each with `cpus` threads and `gpus` GPUs (a fraction shares one).
 
-    Machines that do not see `store` send their runs back. `places` is the number of runs at a time, by default as many
-    as the cluster has room for. `prepare`, a function of a module, is called first in each process.
+    Machines that cannot access `store` send their runs back. `places` is the number of runs at a time, by default as
+    many as fit on the cluster. `prepare`, a function of a module, is called first in each process.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class RayEngine:
         self._room, self._room_until = 0, 0.0
         self._busy: dict[str, _Attempt] = {}
         self._tickets = itertools.count(1)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._store.mkdir(parents=True, exist_ok=True)
         self._probe = self._store / f"{PART}probe-{secrets.token_hex(8)}"
         self._mailbox = self._start_mailbox()
@@ -259,7 +259,7 @@ class RayEngine:
         return self._room
 
     def submit(self, key: str, config: Config, path: Path) -> None:
-        values = run_settings(config, out=path)  # with full paths, so that they run in every process
+        values = run_settings(config, out=path)  # absolute paths
         full = {f"data.{name}": values["data"][name] for name in ("source", "image_root")}
         config = changed_config(config, full | {"model.weights": values["model"]["weights"]})
         self._busy[key] = _Attempt(with_decoders(config, self._cpus), path.absolute())
@@ -282,7 +282,7 @@ class RayEngine:
     def close(self) -> None:
         running = [attempt.reference for attempt in self._busy.values() if attempt.reference is not None]
         with contextlib.suppress(self._ray.exceptions.RayError):
-            for force, seconds in ((False, _PATIENCE), (True, _PATIENCE / 3)):
+            for force, seconds in ((False, _TIMEOUT), (True, _TIMEOUT / 3)):
                 for reference in running:
                     self._ray.cancel(reference, force=force)
                 if running:
@@ -311,22 +311,23 @@ class RayEngine:
         attempt.reference = self._compute.options(name=f"run {key}").remote(task, self._mailbox)
 
     def _receive(self, callback: ProgressCallback) -> None:
-        """Pass on the messages of runs, except those of abandoned attempts."""
+        """Forward the messages of runs, except those of abandoned attempts."""
         try:
             messages = self._ray.get(self._mailbox.take.remote())
         except self._ray.exceptions.RayError as error:
             raise TrainingError(
-                f"The process that follows this study has ended: {_first_line(error)} The same command goes on."
+                f"The mailbox process of this study has ended: {_first_line(error)} Give the same command to continue."
             ) from None
         for key, ticket, name, arguments in messages:
             attempt = self._busy.get(key)
             if attempt is None or attempt.ticket != ticket or attempt.reference is None:
                 continue
-            if name != "away":
+            if name != "remote":
                 callback(key, name, arguments)
-            elif arguments[0] not in self._told:
-                self._told.add(arguments[0])
-                callback(key, "told", (f"{arguments[0]} does not see {self._store}; what it computes is sent back",))
+            elif arguments[0] not in self._reported:
+                self._reported.add(arguments[0])
+                text = f"{arguments[0]} cannot access {self._store}; its runs are sent back to this machine"
+                callback(key, "message", (text,))
 
     def _outcome(self, key: str, reference: Any, callback: ProgressCallback) -> Outcome | None:
         """The outcome of an attempt; None if the run is tried again."""
@@ -340,11 +341,11 @@ class RayEngine:
             lost = "memory ran out" if isinstance(error, errors.OutOfMemoryError) else "its process or machine was lost"
             if attempt.number < ATTEMPTS:
                 attempt.reference, attempt.not_before = None, time.monotonic() + 2.0 ** (attempt.number - 1)
-                callback(key, "told", (f"{lost}; it is tried again",))
+                callback(key, "message", (f"{lost}; trying again",))
                 return None
             reason = f"In each of {ATTEMPTS} attempts {lost}: {_first_line(error)}"
             outcome = Outcome("failed", reason, TrainingError.exit_code)
-        # A network file system looks anew when a folder is listed, and not always before.
+        # Listing a folder makes a network file system refresh it.
         with contextlib.suppress(OSError):
             list(attempt.path.rglob("*"))
         del self._busy[key]

@@ -1,7 +1,4 @@
-"""Computes the runs of a study that are not done, and keeps its folder.
-
-study.yaml   progress.json   table.csv   table.json
-"""
+"""Computes the missing runs of a study, and writes its folder: study.yaml, progress.json, table.csv, table.json."""
 
 import contextlib
 import json
@@ -34,23 +31,23 @@ from radtransfer.studies.study import Study, StudyArm
 from radtransfer.studies.tables import write_study_table
 
 BUSY_SECONDS = 1.0
-"""Until a run that another process was computing is tried again."""
+"""Seconds until a run that another process computes is tried again."""
 
 _WRITE_SECONDS = 1.0
-"""Between two writings of `progress.json`, at least."""
+"""Minimum seconds between two writes of `progress.json`."""
 
-_FULL = {
+_ABSOLUTE = {
     "data.source": absolute_source,
     "data.image_root": lambda path: str(Path(path).expanduser().absolute()),
-    # Of any network: only whether it is a name matters.
+    # The backbone only serves to recognize the name of a family, such as imagenet.
     "model.weights": lambda weights: absolute_weights(weights, backbone="resnet50"),
 }
-"""How the paths in settings become full."""
+"""Setting to the function that makes its path absolute."""
 
 
 @dataclass
 class RunningRun:
-    """A run that is being computed; `row` is its last progress: machine, fold, folds, epoch, epochs, val_auc."""
+    """A run that is being computed; `row` is its latest progress: machine, fold, folds, epoch, epochs, val_auc."""
 
     run: PlannedRun
     started: float
@@ -59,20 +56,19 @@ class RunningRun:
 
 @dataclass
 class StudyState:
-    """How far a study has come."""
+    """The progress of a study; runs are named by their keys."""
 
     plan: StudyPlan
-    done: list[str]  # keys of finished runs
-    waiting: list[str]  # keys of those that will be tried, in order
+    done: list[str]
+    waiting: list[str]  # in order
     places: int = 1
-    left: list[str] = field(default_factory=list)  # keys of those that will not be tried, because of a limit
-    # Key to outcome of those that were tried now and failed, in part or whole.
-    failed: dict[str, Outcome] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)  # not computed because of a limit
+    failed: dict[str, Outcome] = field(default_factory=dict)  # failed now, completely or in part
     running: dict[str, RunningRun] = field(default_factory=dict)
-    speeds: Speeds = field(default_factory=Speeds)  # to estimate what is left
+    speeds: Speeds = field(default_factory=Speeds)
 
     def seconds_left(self) -> float | None:
-        """The most that what is running and waiting may take; None if nothing like one of these runs was timed."""
+        """The maximum time for running and waiting runs; None if no similar run was timed."""
         keys = [*self.running, *self.waiting]
         estimates = [self.speeds.seconds(self.plan.runs[key]) for key in keys]
         if None in estimates:
@@ -81,7 +77,7 @@ class StudyState:
         return max(sum(estimates) - passed, 0.0) / max(min(self.places, len(keys)), 1)
 
     def record(self) -> dict[str, Any]:
-        """What `progress.json` holds."""
+        """The content of `progress.json`."""
         seconds = self.seconds_left()
         return {
             "study": self.plan.study.name,
@@ -98,31 +94,31 @@ class StudyState:
 def compute_study(
     plan: StudyPlan, path: Path, places: Places, progress: Progress, *, limit: int | None = None
 ) -> StudyState:
-    """`run_study`, with its files and tables in the folder `path`, and how to go on where it is interrupted."""
+    """`run_study` with its files and tables in the folder `path`; prints the command to resume if interrupted."""
     words = ["radtransfer", "study", str(path / "study.yaml"), "--out", str(path), "--runs", str(plan.store)]
     again = shlex.join([*words, *places.words()])
 
-    def tell() -> None:
-        progress.note(f"stopping; go on with: {again}")
+    def interrupted() -> None:
+        progress.note(f"stopping; resume with: {again}")
 
     with open_study_folder(path) as folder:
         for note in folder.begin(plan):
             progress.note(note)
-        with on_forced_exit(tell):
+        with on_forced_exit(interrupted):
             engine = places.engine(plan.store, note=progress.note)
         try:
-            with on_forced_exit(tell):
+            with on_forced_exit(interrupted):
                 state = run_study(plan, engine, progress, limit=limit, folder=folder)
             folder.write_progress(state, now=True)
         except (KeyboardInterrupt, DiskError):
-            tell()
+            interrupted()
             raise
         finally:
             progress.clear()
             engine.close()
             write_study_table(plan, path)
     if state.left:
-        progress.note(f"{len(state.left)} runs are left, because of --limit; go on with: {again}")
+        progress.note(f"{len(state.left)} runs are left, because of --limit; resume with: {again}")
     return state
 
 
@@ -134,13 +130,10 @@ def run_study(
     limit: int | None = None,
     folder: "StudyFolder | None" = None,
 ) -> StudyState:
-    """Compute every run that is not done, or `limit` of them; errors of runs are kept in the result.
+    """Compute every missing run, or `limit` of them; errors of runs are part of the result.
 
-    The files in the `folder` of the study are kept up to date.
-
-    Raises:
-        RunError: The store cannot be used.
-        KeyboardInterrupt: As it comes; what was running is resumed by the next call.
+    The files in the `folder` of the study are kept up to date. After a KeyboardInterrupt, the next call resumes the
+    interrupted runs. Raises RunError if the store cannot be used.
     """
     done = [key for key, run in plan.runs.items() if run.done]
     todo = [key for key in plan.runs if key not in done]
@@ -159,12 +152,7 @@ def run_study(
 
 
 def check_complete(state: StudyState, *, what: str = "runs") -> None:
-    """Raise the errors of a study, after its tables are written.
-
-    Raises:
-        FoldsFailedError: Some runs failed.
-        RadtransferError: All did, for one reason: that error.
-    """
+    """Raise FoldsFailedError if runs failed, or their error if all failed with the same one."""
     failed = {state.plan.runs[key].cell.name: outcome for key, outcome in state.failed.items()}
     if not failed:
         return
@@ -174,7 +162,7 @@ def check_complete(state: StudyState, *, what: str = "runs") -> None:
         kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, WeightsError)}
         raise kinds.get(code, TrainingError)(f"every run failed: {error}")
     reasons = " ".join(f"{name}: {outcome.error}" for name, outcome in failed.items())
-    raise FoldsFailedError(f"{len(failed)} of {total} {what} failed; the others are kept. {reasons}")
+    raise FoldsFailedError(f"{len(failed)} of {total} {what} failed; the others are saved. {reasons}")
 
 
 class _Loop:
@@ -184,15 +172,15 @@ class _Loop:
         self.state, self.engine, self.shown, self.folder = state, engine, shown, folder
         self._not_before: dict[str, float] = {}
         self._bad_data: dict[tuple, Outcome] = {}
-        self._told_full = False
+        self._noted_full = False
 
     def start(self) -> bool:
-        """Fill the free places; whether anything may still be started later."""
+        """Start runs in the free places; returns whether runs are still waiting."""
         state = self.state
         places = state.places = self.engine.places
         for key in list(state.waiting):
             run = state.plan.runs[key]
-            blocked = self._bad_data.get(_data_of(run))
+            blocked = self._bad_data.get(_data_settings(run))
             if run.source in state.failed:
                 reason = f"The run that it starts from, {run.source}, failed."
                 blocked = Outcome("failed", reason, state.failed[run.source].exit_code)
@@ -208,10 +196,10 @@ class _Loop:
                 self.shown.run_started(run)
                 self.engine.submit(key, run.config, run.path)
         if state.waiting and not state.running:
-            if places == 0 and not self._told_full:
-                self._told_full = True
+            if places == 0 and not self._noted_full:
+                self._noted_full = True
                 self.shown.note("no machine has room for a run; waiting for one")
-            time.sleep(BUSY_SECONDS)  # another process computes what this one waits for, or there is no place
+            time.sleep(BUSY_SECONDS)  # another process computes the run, or there is no free place
         return bool(state.waiting)
 
     def progress(self, key: str, name: str, arguments: tuple) -> None:
@@ -226,7 +214,7 @@ class _Loop:
         elif name == "placed":
             row.clear()
             row["machine"] = arguments[0]
-        elif name == "told":
+        elif name == "message":
             self.shown.note(f"{running.run.cell.name}: {arguments[0]}")
         if name in ("epoch", "count", "placed"):
             self.changed()
@@ -245,7 +233,7 @@ class _Loop:
             self.state.waiting.append(key)
             return
         if outcome.exit_code == DataError.exit_code:
-            self._bad_data[_data_of(run)] = outcome
+            self._bad_data[_data_settings(run)] = outcome
         self._record(run, outcome)
 
     def _record(self, run: PlannedRun, outcome: Outcome) -> None:
@@ -261,8 +249,8 @@ class _Loop:
         self.shown.run_ended(self.state, run, outcome)
 
 
-def _data_of(run: PlannedRun) -> tuple:
-    """What decides whether the data of a run can be used."""
+def _data_settings(run: PlannedRun) -> tuple:
+    """The settings that decide whether the data of a run can be used."""
     return run.config.data, run.config.images, run.config.splits
 
 
@@ -274,17 +262,17 @@ class StudyFolder:
         self._written = 0.0
 
     def begin(self, plan: StudyPlan) -> list[str]:
-        """Write `study.yaml`; returns what the user should know, of data that have changed above all."""
+        """Write `study.yaml`; returns notes for the user, mainly on changed data."""
         before = None
-        # A table that was cut is written anew.
+        # A damaged table is ignored and written again.
         with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
             before = json.loads((self.path / "table.json").read_text(encoding="utf-8"))["data"]
         notes = [*plan.notes, *changed_data(plan, before if isinstance(before, dict) else {})]
-        write_text(self.path / "study.yaml", study_text(with_full_paths(plan.study)))
+        write_text(self.path / "study.yaml", study_text(with_absolute_paths(plan.study)))
         return notes
 
     def write_progress(self, state: StudyState, *, now: bool = False) -> None:
-        """`progress.json`, at most once a second unless `now`."""
+        """Write `progress.json`, at most once a second unless `now`."""
         if now or time.monotonic() - self._written > _WRITE_SECONDS:
             self._written = time.monotonic()
             write_json(self.path / "progress.json", state.record())
@@ -292,16 +280,12 @@ class StudyFolder:
 
 @contextlib.contextmanager
 def open_study_folder(path: Path) -> Iterator[StudyFolder]:
-    """Hold the lock of a study's folder, made if needed.
-
-    Raises:
-        RunError: It holds something else, is in use, or cannot be written.
-    """
+    """Hold the lock of a study's folder, made if needed; RunError if it is in use, not a study or not writable."""
     with made_folder(path):
         names = {item.name for item in path.iterdir() if not item.name.startswith((LOCK, PART))}
         if names and "study.yaml" not in names:
             raise RunError(
-                f"{path} holds other files ({', '.join(sorted(names)[:3])}) and is no study. Choose another --out."
+                f"{path} is not the folder of a study: it contains {', '.join(sorted(names)[:3])}. Use another --out."
             )
         with locked(path):
             for part in path.glob(f"{PART}*"):
@@ -309,17 +293,17 @@ def open_study_folder(path: Path) -> Iterator[StudyFolder]:
             yield StudyFolder(path)
 
 
-def with_full_paths(study: Study) -> Study:
-    """The study with full paths of its data and weights, so that it runs from every folder."""
+def with_absolute_paths(study: Study) -> Study:
+    """The study with absolute paths of its data and weights, so that it works from any folder."""
 
-    def full(name: str, value: Any) -> Any:
-        return _FULL[name](value) if name in _FULL and value else value
+    def absolute(name: str, value: Any) -> Any:
+        return _ABSOLUTE[name](value) if name in _ABSOLUTE and value else value
 
     def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: full(name, value) for name, value in values.items()}
+        return {name: absolute(name, value) for name, value in values.items()}
 
     def grid(lists: Mapping[str, tuple]) -> dict[str, tuple]:
-        return {name: tuple(full(name, value) for value in values) for name, values in lists.items()}
+        return {name: tuple(absolute(name, value) for value in values) for name, values in lists.items()}
 
     arms = {name: StudyArm(settings(arm.settings), grid(arm.grid)) for name, arm in study.arms.items()}
     sources = {name: replace(source, settings=settings(source.settings)) for name, source in study.sources.items()}

@@ -1,4 +1,4 @@
-"""A study and its cells: every arm with every combination of its grid, minus what is excluded."""
+"""A study and its cells: every arm with every combination of its grid, except excluded ones."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from radtransfer.config.load import build_config, changed_config, raise_mistakes
 from radtransfer.config.schema import Config
 from radtransfer.errors import ConfigError, RadtransferError, closest_names
 from radtransfer.images.preprocessing import RANDOM_PREPROCESSING
-from radtransfer.pretrained.source import card_named, resolve_weights
-from radtransfer.training.names import has_weights, look_up
+from radtransfer.pretrained.source import resolve_weights, spec_named
+from radtransfer.training.names import resolve_names
 
 STORE = "runs/studies"
 """The folder of runs that all studies share."""
 
 SOURCE = "source:"
-"""Prefix of weights that a source run of the study makes."""
+"""Prefix of weights that come from a source run of the study."""
 
 COMPARISONS = ("cca", "predictions")
 
@@ -29,7 +29,7 @@ KeyedCells = Sequence[tuple["Cell", str]]
 
 @dataclass(frozen=True)
 class StudyArm:
-    """Settings in which an arm differs from the base, and its own grid; both override the grid of the study."""
+    """The settings and the grid of an arm; both override base and grid of the study."""
 
     settings: Values = field(default_factory=dict)
     grid: Mapping[str, tuple] = field(default_factory=dict)
@@ -37,42 +37,39 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class StudySource:
-    """A run that others start from."""
+    """A run whose weights other runs start from."""
 
-    # All that differs from the defaults of a run; the study's base is not part of it.
-    settings: Values = field(default_factory=dict)
-    same: tuple[str, ...] = ("model.backbone",)  # settings that it shares with the run that starts from it
+    settings: Values = field(default_factory=dict)  # differences from the defaults, without the study's base
+    same: tuple[str, ...] = ("model.backbone",)  # settings shared with the run that uses it
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its file says it."""
+    """The content of a study's file."""
 
     name: str
-    arms: Mapping[str, StudyArm]  # by name, in order
+    arms: Mapping[str, StudyArm]  # in order
     title: str = ""  # one line
     base: Values = field(default_factory=dict)  # settings of every run
-    # Dotted settings, each with the values that every arm is run with.
-    grid: Mapping[str, tuple] = field(default_factory=dict)
-    # Combinations that are not run: `arm` and dotted settings, each with the values that match.
+    grid: Mapping[str, tuple] = field(default_factory=dict)  # dotted setting to the values for every arm
+    # Combinations to leave out: `arm` and dotted settings, each with the values that match.
     exclude: tuple[Mapping[str, tuple], ...] = ()
     sources: Mapping[str, StudySource] = field(default_factory=dict)
     reference: str | None = None  # the arm that gains are measured against
-    threshold: float | None = None  # AUC that steps are counted to, 0 to 1
-    # Kind of `COMPARISONS` to pairs of arms, ARM or ARM@initial, that a report compares.
+    threshold: float | None = None  # AUC, 0 to 1, for counting steps
+    # A kind of `COMPARISONS` to the pairs of arms, ARM or ARM@initial, in the report.
     compare: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    follows: str = ""  # where it comes from
-    needs: str = ""  # what it needs
-    published: str = ""  # results to compare with
-    # Backbone to the input scale of its arms whose own is `auto`; of others it is found.
-    preprocessing: Mapping[str, str] = field(default_factory=dict)
-    # Where data settings stand that were given on the command line, such as "base.data.source". Those of the file that
-    # do not fit these data are left out.
+    follows: str = ""  # the paper it follows
+    needs: str = ""  # required data
+    published: str = ""  # published results
+    preprocessing: Mapping[str, str] = field(default_factory=dict)  # backbone to the mode of its arms with `auto`
+    # Data settings given on the command line, such as "base.data.source". Settings of the file that do not fit these
+    # data are left out.
     given: frozenset[str] = frozenset()
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Every setting that some arm is run with several values of, in order."""
+        """The settings in the grids of the study and its arms, in order."""
         own = (name for arm in self.arms.values() for name in arm.grid)
         return tuple(dict.fromkeys([*self.grid, *own]))
 
@@ -81,13 +78,12 @@ class Study:
 class Cell:
     """One run of a study, before it has a folder."""
 
-    arm: str  # its arm; of a source `source:NAME`
-    labels: Mapping[str, Any]  # the value that this run has for each axis of the study
-    config: Config  # its settings; weights that are a source's are still `source:NAME`
-    source: "Cell | None" = None  # the run that it starts from
-    combination: Mapping[str, Any] = field(default_factory=dict)  # what it is run with, for messages
-    # The input scale that it would have by itself, where the study has resolved it.
-    own_preprocessing: str | None = None
+    arm: str  # `source:NAME` for a source run
+    labels: Mapping[str, Any]  # value of each axis of the study
+    config: Config  # weights of a source run are still `source:NAME`
+    source: "Cell | None" = None
+    combination: Mapping[str, Any] = field(default_factory=dict)  # values of the grid
+    own_preprocessing: str | None = None  # the mode that `auto` would give without the study
 
     @property
     def is_source(self) -> bool:
@@ -95,17 +91,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The arm and what distinguishes the run within it: "transfer, backbone cbr_tiny, seed 0"."""
+        """The arm and its combination: "transfer, backbone cbr_tiny, seed 0"."""
         return _name(self.arm, self.combination)
 
 
 def side_arm(side: str) -> str:
-    """The arm that one side of a comparison, ARM or ARM@initial, names."""
+    """The arm in one side of a comparison, ARM or ARM@initial."""
     return side.partition("@")[0]
 
 
 def only_arms(study: Study, names: tuple[str, ...]) -> Study:
-    """The study of some of its arms; ConfigError for an unknown arm."""
+    """The study with only these arms; ConfigError for an unknown arm."""
     for name in names:
         if name not in study.arms:
             raise ConfigError(f"No arm {name!r} in study {study.name}. {closest_names(name, study.arms)}")
@@ -123,13 +119,11 @@ def only_arms(study: Study, names: tuple[str, ...]) -> Study:
 
 
 def study_cells(study: Study) -> tuple[Cell, ...]:
-    """Every run of the arms, in the order of the file: arms, then the grid, its last setting fastest.
+    """Every run of the arms, in the order of the file: arms, then the grid with its last setting fastest.
 
-    Every name in their settings is looked up; data and weights may still be missing. All arms of a network get one
-    input scale, unless they name their own.
-
-    Raises:
-        ConfigError: Settings that cannot be or do not go together, all listed; or every run is excluded.
+    Names in the settings are checked; data and weights may still be missing. All arms of a network get the same
+    preprocessing, unless they set their own. Raises ConfigError for bad settings, all listed, or if every run is
+    excluded.
     """
     mistakes: dict[str, str] = {}
     cells = _cells(study, mistakes)
@@ -141,12 +135,12 @@ def study_cells(study: Study) -> tuple[Cell, ...]:
 
 
 def with_preprocessing(study: Study) -> Study:
-    """The study with the input scale of each network written out, so that it stays if arms are left out."""
+    """The study with the preprocessing of each network set, so that it stays the same if arms are left out."""
     return replace(study, preprocessing={**_shared_preprocessing(_cells(study, {})), **study.preprocessing})
 
 
 def idle_exclusions(study: Study) -> Iterator[str]:
-    """A sentence for each exclusion that excludes nothing."""
+    """A note for each exclusion that excludes nothing."""
     cells = [
         _cell(study, name, arm, combination)
         for name, arm in study.arms.items()
@@ -155,11 +149,11 @@ def idle_exclusions(study: Study) -> Iterator[str]:
     for rule in study.exclude:
         if not any(_matches(rule, cell) for cell in cells):
             text = ", ".join(f"{name}: {' or '.join(map(_text, values))}" for name, values in rule.items())
-            yield f"exclude {{{text}}}: no run is like that; correct or remove it"
+            yield f"exclude {{{text}}} matches no run; correct or remove it"
 
 
 def source_cells(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """The runs that `cells` start from, each once, in the order of their first use."""
+    """The source runs of `cells`, each once, in the order of their first use."""
     found: list[Cell] = []
     for cell in cells:
         if cell.source is not None and cell.source not in found:
@@ -168,26 +162,26 @@ def source_cells(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
 
 
 def paired_runs(cells: KeyedCells, one: str, other: str) -> list[tuple[str, str]]:
-    """The keys of the runs that a comparison of two sides, ARM or ARM@initial, compares; every pair once."""
+    """The pairs of keys that a comparison of two sides, ARM or ARM@initial, compares; every pair once."""
     first = [item for item in cells if item[0].arm == side_arm(one)]
     second = [item for item in cells if item[0].arm == side_arm(other)]
-    return list(dict.fromkeys((a, b) for cell, a in first for against, b in second if _belong_together(cell, against)))
+    return list(dict.fromkeys((a, b) for cell, a in first for against, b in second if _is_pair(cell, against)))
 
 
 def reference_run(cells: KeyedCells, cell: Cell, reference: str | None) -> str | None:
-    """The key of the run of arm `reference` that `cell` is measured against; None if there is not exactly one."""
-    keys = {key for other, key in cells if other.arm == reference and _belong_together(other, cell)}
+    """The key of the run of arm `reference` that `cell` is compared with; None if there is not exactly one."""
+    keys = {key for other, key in cells if other.arm == reference and _is_pair(other, cell)}
     return keys.pop() if len(keys) == 1 and not cell.is_source else None
 
 
-def _belong_together(one: Cell, other: Cell) -> bool:
-    """Whether two runs have the same value of every axis that both of their arms vary."""
+def _is_pair(one: Cell, other: Cell) -> bool:
+    """Whether two runs have the same values of the settings that both of their arms vary."""
     shared = one.combination.keys() & other.combination.keys()
     return all(one.combination[name] == other.combination[name] for name in shared)
 
 
 def _cells(study: Study, mistakes: dict[str, str]) -> list[Cell]:
-    """Every run as its settings say; adds to `mistakes` what is wrong, and with which run."""
+    """Every run that is not excluded; errors are added to `mistakes` with the name of the run."""
     cells = []
     for name, arm in study.arms.items():
         for combination in _combinations(study, arm):
@@ -195,7 +189,7 @@ def _cells(study: Study, mistakes: dict[str, str]) -> list[Cell]:
                 cell = _cell(study, name, arm, combination)
                 if not any(_matches(rule, cell) for rule in study.exclude):
                     for made in filter(None, (cell.source, cell)):
-                        look_up(made.config)
+                        resolve_names(made.config)
                     cells.append(cell)
             except ConfigError as error:
                 mistakes.setdefault(str(error), _name(name, combination))
@@ -203,14 +197,14 @@ def _cells(study: Study, mistakes: dict[str, str]) -> list[Cell]:
 
 
 def _combinations(study: Study, arm: StudyArm) -> Iterator[dict[str, Any]]:
-    """What an arm is run with; its own settings are not axes of the study's grid."""
+    """The combinations of an arm; its own settings override the grid of the study."""
     axes = {name: values for name, values in study.grid.items() if name not in arm.settings} | dict(arm.grid)
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
 def _cell(study: Study, name: str, arm: StudyArm, combination: Mapping[str, Any]) -> Cell:
-    """One run, and the source run that it starts from."""
+    """One run with its source run, if any."""
     parts = {f"arms.{name}.grid": arm.grid, f"arms.{name}": arm.settings, "grid": study.grid, "base": study.base}
     config = build_config({**study.base, **arm.settings, **combination})
     config = replace(config, optional=_optional(study, parts))
@@ -229,11 +223,9 @@ def _cell(study: Study, name: str, arm: StudyArm, combination: Mapping[str, Any]
 
 
 def _optional(study: Study, parts: Mapping[str, Values]) -> frozenset[str]:
-    """The data settings of a run that come from the study's file, where its data come from the command line.
+    """The data settings of the file for a run whose data are given on the command line.
 
-    Args:
-        study: The study.
-        parts: Settings by where they stand; the first that has a setting counts.
+    `parts` are the sections that may contain a setting; the first one counts.
     """
     places = {
         name: next((f"{where}.{name}" for where, values in parts.items() if name in values), None)
@@ -246,12 +238,9 @@ def _optional(study: Study, parts: Mapping[str, Values]) -> frozenset[str]:
 
 
 def _shared_preprocessing(cells: Sequence[Cell]) -> dict[str, str]:
-    """Backbone to the input scale of its cells that leave it to the study (`auto`).
-
-    That of the first pretrained weights in the order of the file; of random weights where there are no others.
-    """
+    """Backbone to the preprocessing of its cells with `auto`: that of the first pretrained weights, if any."""
     modes: dict[str, str] = {}
-    pretrained = [cell for cell in cells if has_weights(cell.config)]
+    pretrained = [cell for cell in cells if cell.config.model.weights != "random"]
     for cell in sorted(pretrained, key=lambda cell: cell.config.model.preprocessing != "auto"):
         if (mode := _own_preprocessing(cell)) is not None:
             modes.setdefault(cell.config.model.backbone, mode)
@@ -259,7 +248,7 @@ def _shared_preprocessing(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _own_preprocessing(cell: Cell) -> str | None:
-    """The input scale that a cell has by itself; None where its weights are not found."""
+    """The preprocessing of a cell without the study; None if its weights are not found."""
     model = cell.config.model
     if model.preprocessing != "auto":
         return model.preprocessing
@@ -269,12 +258,12 @@ def _own_preprocessing(cell: Cell) -> str | None:
         source = resolve_weights(model.weights, backbone=model.backbone)
         return source.preprocessing_for(model.backbone)[0] if source else RANDOM_PREPROCESSING
     except RadtransferError:  # reported when the study is planned
-        card = card_named(model.weights, backbone=model.backbone)
-        return card and card.preprocessing
+        spec = spec_named(model.weights, backbone=model.backbone)
+        return spec and spec.preprocessing
 
 
 def _resolved(cell: Cell, modes: Mapping[str, str]) -> Cell:
-    """The cell, and what it starts from, with an input scale in place of `auto`."""
+    """The cell and its source run, with a preprocessing in place of `auto`."""
     source = None if cell.source is None else _resolved(cell.source, {})
     own = _own_preprocessing(cell) if cell.config.model.preprocessing == "auto" else None
     mode = modes.get(cell.config.model.backbone, own) if own else cell.config.model.preprocessing

@@ -1,13 +1,13 @@
-"""The tables of a study, `table.json` and, with a line for each run and each of its folds, `table.csv`; and sweeps.
+"""The tables of a study: `table.json`, and `table.csv` with a line for each run and each fold; and of sweeps.
 
 table.json:
 
     study     name, title, follows, needs, published, reference (arm), threshold (AUC), axes (dotted settings)
     data      source of images → fingerprint of its table
     runs      for each arm and combination, in the order of the file, sources first; see `run_row`
-    compare   cca, predictions → [{a, b, runs: [[key, key], …]}]: sides of each comparison, and the runs it pairs
+    compare   cca, predictions → [{a, b, runs: [[key, key], …]}]: sides of each comparison, and its pairs of runs
 
-Two rows with one `run` are the same run seen from two arms. Figures are null where there are none (yet).
+Two rows with the same `run` are the same run in two arms. Missing values are null.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), Figure 7 and Appendix E (Figures 12, 13).
@@ -31,7 +31,7 @@ from radtransfer.runs.folder import finished_folds, read_run, write_json, write_
 from radtransfer.runs.read import read_record, read_rows, reading, steps_to
 from radtransfer.studies.grid import PlannedRun, StudyPlan, data_tables
 from radtransfer.studies.study import COMPARISONS, Cell, Study, StudyArm, paired_runs, reference_run
-from radtransfer.training.names import look_up
+from radtransfer.training.names import resolve_names
 
 _FIRST = ("level", "run", "kind", "arm")
 _SETTINGS = ("backbone", "weights", "preprocessing", "scheme", "through", "image_size", "seed", "fold")
@@ -45,7 +45,7 @@ _END = ("reference", "path", "error")
 
 
 def study_table(plan: StudyPlan) -> dict[str, Any]:
-    """What `table.json` holds."""
+    """The content of `table.json`."""
     study, compare = plan.study, {}
     for kind in COMPARISONS:
         compare[kind] = [
@@ -82,15 +82,15 @@ def write_study_table(plan: StudyPlan, out: Path) -> None:
 
 
 def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
-    """All that is known of a run.
+    """The row of a run in `table.json`.
 
-    Its keys: `run` (key), `kind` ("arm" or "source"), `arm`, `labels` (axis → value), `backbone`, `weights` (as the
-    study says), `preprocessing`, `scheme`, `through`, `image_size`, `seed`, `positive_class` (None where there are not
-    two classes); `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1),
+    Keys: `run` (key), `kind` ("arm" or "source"), `arm`, `labels` (axis → value), `backbone`, `weights` (as in the
+    study), `preprocessing`, `scheme`, `through`, `image_size`, `seed`, `positive_class` (None unless there are two
+    classes); `status` ("finished", "partly", "failed", "waiting") and `error`; `auc` (mean), `auc_sd` (ddof 1),
     `auc_pooled`, `ci95_low`, `ci95_high`, `per_class` (class → mean AUC), `accuracy`, `top5_accuracy`, `images`,
     `patients`; `threshold`, and `steps`, `steps_sd` over the folds that reached it, `steps_reached` of `steps_watched`
     folds; `parameters` and `trainable_parameters` of the backbone; `seconds` of training; `reference`, the run that
-    gains are measured against; `path`; and `folds`, for each finished one its `fold`, `repeat`, `seed`, `auc`,
+    gains are measured against; `path`; and `folds`, for each finished one `fold`, `repeat`, `seed`, `auc`,
     `per_class`, `val_auc`, `accuracy`, `top5_accuracy`, `epochs`, `best_epoch`, `images`, `patients`, `steps` (null:
     never), `steps_watched`, `seconds`, `path`.
     """
@@ -112,7 +112,7 @@ def run_row(plan: StudyPlan, cell: Cell, run: PlannedRun) -> dict[str, Any]:
         "backbone": config.model.backbone,
         "weights": config.model.weights,
         "preprocessing": config.model.preprocessing,
-        "scheme": look_up(config)[1].scheme,
+        "scheme": resolve_names(config)[1].scheme,
         "through": config.transfer.through,
         "image_size": config.model.image_size,
         "seed": config.seed,
@@ -168,22 +168,19 @@ VARIANTS = {
     "fixed_features_reinit": "the same, random after L",
     "random_features": "random, frozen through L",
 }
-"""Scheme of each variant of a freeze sweep, and its name in the figure: App. E's variants 1 and 2, its baseline."""
+"""Scheme to name in the figure, for the variants of a freeze sweep: App. E's variants 1 and 2 and baseline."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study of one network over its stages, and the columns that each arm has in the sweep's table."""
+    """A study of one network over its stages, and the columns of each arm in the table of the sweep."""
 
     study: Study
     labels: Mapping[str, Mapping[str, str]]
 
 
 def freeze_sweep(config: Config, stages: Sequence[str]) -> Sweep:
-    """Every variant frozen through each of `stages`.
-
-    Frozen through the last stage the first two variants are the same run.
-    """
+    """Every variant frozen through each of `stages`; at the last stage the first two variants are the same run."""
     last = list(BACKBONES[config.model.backbone].stages)[-1]
     arms, labels = {}, {}
     for scheme in VARIANTS:
@@ -195,7 +192,7 @@ def freeze_sweep(config: Config, stages: Sequence[str]) -> Sweep:
 
 
 def transfusion_sweep(config: Config, stages: Sequence[str], *, threshold: float) -> Sweep:
-    """All random, pretrained through each of `stages`, and, through the last, all pretrained."""
+    """All random, and pretrained through each of `stages`; at the last stage all is pretrained."""
     last = list(BACKBONES[config.model.backbone].stages)[-1]
     arms, labels = {"scratch": StudyArm({"transfer.scheme": "scratch"})}, {"scratch": {"through": "none"}}
     for stage in stages:
@@ -207,7 +204,7 @@ def transfusion_sweep(config: Config, stages: Sequence[str], *, threshold: float
 
 
 def write_freeze_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[dict[str, Any]]:
-    """Write `sweep.csv`, `sweep.json` and `auc_by_stage` as PNG and SVG; returns the table's rows."""
+    """Write `sweep.csv`, `sweep.json` and `auc_by_stage` as PNG and SVG; returns the rows."""
     rows = [_sweep_row(sweep, run) for run in study_table(plan)["runs"]]
     stages = list(dict.fromkeys(row["through"] for row in rows))
     points = {(row["variant"], row["through"]): _point(row, "auc") for row in rows}
@@ -241,12 +238,10 @@ def write_transfusion_sweep(sweep: Sweep, plan: StudyPlan, out: Path) -> list[di
 
 
 def _base(config: Config) -> dict[str, Any]:
-    """Every setting but the folder; the arms set the plan."""
     return {name: setting_value(config, name) for name in setting_fields() if name != "out"}
 
 
 def _sweep_row(sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's line in the sweep's table."""
     return {
         **sweep.labels[run["arm"]],
         "auc_mean": run["auc"],
@@ -268,7 +263,7 @@ def _point(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
 
 
 def _write_sweep(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], out: Path) -> None:
-    """The table and the figures, by name, all or none."""
+    """Write the table and all figures, or nothing."""
     positive = next((row["positive_class"] for row in rows if row["positive_class"] is not None), None)
     with atomic_files(out, first="*") as folder:
         write_rows(folder / "sweep.csv", list(rows[0]), [list(row.values()) for row in rows], for_people=True)

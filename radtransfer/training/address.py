@@ -1,9 +1,8 @@
-"""What determines a run, and its address: the hash of that.
+"""The address of a run: a hash of everything that determines its numbers.
 
-Two configs have one address if no number of their runs can differ: whatever the order and form of their YAML, the
-folder they are run in, and settings that change no number. The weights count by the content of their file and the
-input scale it is known for; Keras' own, which Keras checks itself, by name. The data counts by its place, and by the
-paths, labels, patients and splits that its table gives; pixels are not read, as they are far too many.
+The order and format of the YAML, the output folder and settings that change no number are left out. Weights enter
+by the SHA-256 of their file and their input scale (Keras' own weights by name), data by path, labels, patients and
+splits of the table. Pixels are not hashed: that would take too long.
 """
 
 import hashlib
@@ -20,21 +19,22 @@ from radtransfer.data.table import ImageTable
 from radtransfer.images.refs import file_of
 from radtransfer.pretrained.read import sha256_of
 from radtransfer.pretrained.source import absolute_weights, find_weights
-from radtransfer.runs.folder import FREE
+from radtransfer.runs.folder import FREE_SETTINGS
 
-_LABELS = FREE | {"recipe"}  # settings that are no part of the address; what a recipe sets is
+# Not part of the address. What a recipe sets is part of it, its name is not.
+_EXCLUDED = FREE_SETTINGS | {"recipe"}
 
+# Settings added since version 1, with their defaults: left out so that earlier runs keep their addresses.
 _ADDED = (
     *(("data.split_column", None), ("data.fold_column", None), ("data.label_separator", None)),
     *(("data.missing_values", "error"), ("data.missing_patients", "own")),
     *(("data.allow_alike_patients", False), ("data.positive_class", None)),
     ("model.ignore_lambda", False),
 )
-"""Settings that earlier versions lacked, and their defaults: these leave the addresses of earlier runs as they were."""
 
 
 def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
-    """What `config.yaml` says: the settings with full paths, so that they run from every folder."""
+    """The content of `config.yaml`: the settings with absolute paths, so that they work from any folder."""
     values, data, model = config_values(config), config.data, config.model
     values["out"] = str(out.absolute())
     values["system"]["worker_index"] = None  # of one process, not of the run
@@ -47,37 +47,37 @@ def run_settings(config: Config, *, out: Path) -> dict[str, Any]:
 
 
 def run_identity(config: Config, *, table: str, source: str | None = None) -> dict[str, Any]:
-    """All that determines a run: its settings, `table` from `table_fingerprint`, and its weights.
+    """Everything that determines a run: its settings, `table` from `table_fingerprint`, and its weights.
 
-    `source` is the address of the run that it starts from. WeightsError: The weights are not found, or do not fit.
+    `source` is the address of the run whose weights it starts from. Raises WeightsError if the weights are not found.
     """
     settings = dict(dotted_values(run_settings(config, out=Path())))
-    weights = {"run": source} if source else weights_identity(config)
-    kept = {name: value for name, value in settings.items() if name not in _LABELS and (name, value) not in _ADDED}
+    weights = {"run": source} if source else _weights_identity(config)
+    kept = {name: value for name, value in settings.items() if name not in _EXCLUDED and (name, value) not in _ADDED}
     return kept | {"model.weights": weights, "table": table}
 
 
 def address(identity: dict[str, Any]) -> str:
-    """64 hexadecimal digits."""
+    """The SHA-256 of `identity`, 64 hexadecimal digits."""
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def weights_identity(config: Config) -> dict[str, Any]:
-    """What the weights are, wherever they lie."""
+def _weights_identity(config: Config) -> dict[str, Any]:
     given, backbone = config.model.weights, config.model.backbone
     if given == "random":
         return {"random": True}
     source = find_weights(given, backbone=backbone)
     scale = {"preprocessing": source.preprocessing_for(backbone)[0]}
-    if source.card is not None and source.card.keras and given in (source.card.name, source.card.family):
-        return {"keras": source.card.files[0]} | scale
+    spec = source.spec
+    if spec is not None and spec.keras and given in (spec.name, spec.family):
+        return {"keras": spec.files[0]} | scale
     status = source.file.stat()
     return {"sha256": _sha256(source.file, status.st_size, status.st_mtime_ns)} | scale
 
 
 def table_fingerprint(table: ImageTable) -> str:
-    """Of paths, labels, patients and given splits: 64 hexadecimal digits."""
+    """The SHA-256 of paths, labels, patients and given splits, 64 hexadecimal digits."""
     rows = zip(table.paths, table.labels, table.groups, strict=True)
     lines = [table.task, "\t".join(table.classes), *("\t".join(row) for row in rows)]
     lines += [",".join(split) for split in ([] if table.splits is None else table.splits)]
@@ -85,7 +85,7 @@ def table_fingerprint(table: ImageTable) -> str:
 
 
 def files_fingerprint(table: ImageTable) -> str:
-    """Of the sizes and times of the image files; it changes when one is replaced. Costs a look at each file."""
+    """The SHA-256 of names, sizes and times of the image files: it changes when one is replaced."""
     digest = hashlib.sha256()
     files = dict.fromkeys(file_of(place) for place in table.files if place is not None)
     for place in filter(Path.exists, files):
@@ -96,7 +96,7 @@ def files_fingerprint(table: ImageTable) -> str:
 
 @cache
 def _sha256(file: Path, size: int, time: int) -> str:
-    """Of a file as it is at this size and time, computed once."""
+    """Cached by size and time, so that a changed file is hashed again."""
     return sha256_of(file)
 
 

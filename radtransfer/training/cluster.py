@@ -1,6 +1,6 @@
-"""Which processes train together, which of them this one is, and waiting until all have been started.
+"""The workers of a distributed training, and waiting until all of them have started.
 
-TensorFlow's own wait is silent and cannot be interrupted; this one says whom it waits for, and ends with Ctrl-C.
+TensorFlow's own wait is silent and cannot be interrupted; this one names the missing workers and stops with Ctrl-C.
 """
 
 import json
@@ -26,47 +26,43 @@ class Cluster:
         return f"worker {self.index} of {len(self.hosts)} ({self.hosts[self.index]})"
 
     def unreachable(self) -> list[int]:
-        """The other workers that take no connection now."""
-
-        def takes_connection(host: str) -> bool:
+        """The indices of the other workers that accept no connection now."""
+        missing = []
+        for i, host in enumerate(self.hosts):
             name, _, port = host.rpartition(":")
             try:
-                socket.create_connection((name.strip("[]"), int(port)), timeout=2.0).close()
+                if i != self.index:
+                    socket.create_connection((name.strip("[]"), int(port)), timeout=2.0).close()
             except OSError:
-                return False
-            return True
-
-        return [i for i, host in enumerate(self.hosts) if i != self.index and not takes_connection(host)]
+                missing.append(i)
+        return missing
 
 
 def find_cluster(settings: SystemSettings) -> Cluster | None:
-    """The cluster of `multiworker`, from the settings or the variable TF_CONFIG; None without `multiworker`.
+    """The cluster that the settings or the variable TF_CONFIG describe; None without `multiworker`.
 
     TF_CONFIG is TensorFlow's: `{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}`,
-    with a "chief" before the workers or without. ConfigError: Neither describes a cluster, or the settings name workers
-    without `multiworker`.
+    optionally with a "chief", which counts first. Raises ConfigError if no valid cluster is described.
     """
     if settings.distribute != "multiworker":
         if settings.hosts or settings.worker_index is not None:
             given = "--workers HOST:PORT,…" if settings.hosts else "--worker-index"
-            raise ConfigError(
-                f"{given} belongs to --distribute multiworker. Received: --distribute {settings.distribute}."
-            )
+            raise ConfigError(f"{given} needs --distribute multiworker. Received: --distribute {settings.distribute}.")
         return None
     if settings.hosts:
         source, hosts, index = "--workers", settings.hosts, settings.worker_index
         if index is None:
-            raise ConfigError(
-                "--worker-index: expected the number of this process among --workers, from 0. Received: none."
-            )
+            raise ConfigError("--worker-index: expected the index of this process, from 0. Received: none.")
     elif os.environ.get("TF_CONFIG"):
-        source, (hosts, index) = "TF_CONFIG", _of_environment(os.environ["TF_CONFIG"])
+        source, (hosts, index) = "TF_CONFIG", _read_tf_config(os.environ["TF_CONFIG"])
         if settings.worker_index is not None:
-            raise ConfigError("--worker-index goes with --workers HOST:PORT,…; TF_CONFIG has an index of its own.")
+            raise ConfigError(
+                "--worker-index belongs to --workers HOST:PORT,…; TF_CONFIG already contains an index. Remove it."
+            )
     else:
         raise ConfigError(
             "--distribute multiworker: expected --workers HOST:PORT,… with --worker-index K, or TF_CONFIG in the "
-            "environment. Received: neither. To use the devices of this machine alone: --distribute mirrored."
+            "environment. Received: neither. To use only the devices of this machine, give --distribute mirrored."
         )
     hosts = tuple(hosts)
     for host in hosts:
@@ -82,13 +78,13 @@ def find_cluster(settings: SystemSettings) -> Cluster | None:
     return Cluster(hosts, index)
 
 
-def _of_environment(text: str) -> tuple[Sequence[str], int]:
+def _read_tf_config(text: str) -> tuple[Sequence[str], int]:
     try:
         record = json.loads(text)
         cluster, task = record["cluster"], record["task"]
         jobs = {name: list(cluster.get(name, [])) for name in ("chief", "worker")}
-        before = {"chief": 0, "worker": len(jobs["chief"])}
-        return [*jobs["chief"], *jobs["worker"]], before[task["type"]] + int(task["index"])
+        first = {"chief": 0, "worker": len(jobs["chief"])}
+        return [*jobs["chief"], *jobs["worker"]], first[task["type"]] + int(task["index"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             'TF_CONFIG: expected {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}. '
@@ -96,14 +92,11 @@ def _of_environment(text: str) -> tuple[Sequence[str], int]:
         ) from None
 
 
-PATIENCE = 1800.0  # seconds until the others must have come
+def wait_for_workers(cluster: Cluster, notify: Callable[[str], None], *, timeout: float = 1800.0) -> None:
+    """Wait until every other worker accepts connections at its port; meanwhile this one does so at its own.
 
-
-def meet(cluster: Cluster, notify: Callable[[str], None], *, patience: float = PATIENCE) -> None:
-    """Return when each of the other workers takes connections at its port, as this one does meanwhile.
-
-    The port is free again then. A worker that finds this one gone on finds TensorFlow at its port. After `patience`
-    seconds a WorkerLostError names those that did not come.
+    Afterwards the port is free for TensorFlow, which then answers workers that still wait. Raises WorkerLostError,
+    with the names of the missing workers, after `timeout` seconds.
     """
     name, _, port = cluster.hosts[cluster.index].rpartition(":")
     family = socket.AF_INET6 if name.startswith("[") else socket.AF_INET
@@ -111,20 +104,20 @@ def meet(cluster: Cluster, notify: Callable[[str], None], *, patience: float = P
         server = socket.create_server(("", int(port)), family=family, backlog=128)
     except OSError as error:
         raise ConfigError(
-            f"{cluster.title}: its port cannot be used here ({os.strerror(error.errno)}). Is another worker of this "
-            "index running, or is --worker-index wrong?"
+            f"{cluster.title}: its port cannot be used on this machine ({os.strerror(error.errno)}). Check that no "
+            "other worker with this index is running and that --worker-index is right."
         ) from None
-    started, told = time.monotonic(), False
+    started, notified = time.monotonic(), False
     with server:
         while missing := cluster.unreachable():
             waited = time.monotonic() - started
             names = ", ".join(f"worker {i} ({cluster.hosts[i]})" for i in missing)
-            if waited > patience:
+            if waited > timeout:
                 raise WorkerLostError(
-                    f"{cluster.title} waited {patience / 60:.0f} minutes for {names}. Start it with the same --workers "
-                    "and its own --worker-index, and see that hosts and ports can be reached from here."
+                    f"{cluster.title} waited {timeout / 60:.0f} minutes for {names}. Start it with the same --workers "
+                    "and its own --worker-index, and check that this machine can reach its host and port."
                 )
-            if waited > 3.0 and not told:
+            if waited > 3.0 and not notified:
                 notify(f"{cluster.title} waits for {names}")
-                told = True
+                notified = True
             time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""A run that is ready for its first step; and the networks that runs of one process share."""
+"""A prepared run, and the networks that the runs of one process share."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -23,14 +23,14 @@ from radtransfer.training.distributed import Coordinator
 from radtransfer.training.loop import FoldData
 from radtransfer.training.losses import class_weights
 from radtransfer.training.step import Evaluator, Learner, settled_after
-from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures, features_once
-from radtransfer.transfer.initialize import draw_random, start
+from radtransfer.transfer.frozen import FeatureBatches, UncachedFeatures, cached_features
+from radtransfer.transfer.initialize import draw_random, initialize_weights
 from radtransfer.transfer.plan import TransferPlan
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """A run that is ready for its first step: images, folds, network, weights, plan, all read and checked."""
+    """A run before its first step: images, folds, network, weights and plan, all read and checked."""
 
     config: Config
     backbone: Backbone
@@ -38,14 +38,14 @@ class TrainingContext:
     table: ImageTable
     folds: tuple[Fold, ...]
     scoring: Scoring
-    pretrained: PretrainedWeights | None  # the weights that were given; None for random
+    pretrained: PretrainedWeights | None  # None for random weights
     plan: TransferPlan
-    network: Mapping[str, Any]  # arguments of `build_classifier`, but for the precision
-    models: "ModelCache"  # where networks on one device are kept, with what is traced for them
+    network: Mapping[str, Any]  # arguments of `build_classifier` except the precision
+    models: "ModelCache"  # single-device networks
     coordinator: Coordinator
     classifier: Classifier
     learner: Learner
-    head_learner: Learner | None  # trains the head alone first, if the plan says so
+    head_learner: Learner | None  # for plans that first train the head alone
     batches: Batches
     callbacks: tuple[Any, ...] = ()
 
@@ -55,7 +55,7 @@ class TrainingContext:
 
     @property
     def fold_count(self) -> int:
-        """Folds of the whole cross-validation, those that are not run included."""
+        """The number of folds of the whole cross-validation, also of those that are not run."""
         return fold_count(self.table, self.config.splits)
 
     @property
@@ -63,19 +63,20 @@ class TrainingContext:
         return settled_after(self.backbone.batch_norm_momentum)
 
     def seed(self, fold: Fold) -> int:
-        """Of everything random in a fold that is not the data's."""
+        """The seed of a fold for initialization and dropout."""
         return derive_seed(fold.seed, "fold", fold.number)
 
     def rows(self, fold: Fold, *splits: str) -> np.ndarray:
         """The table rows of `splits` in a fold, in table order."""
         return np.flatnonzero(np.isin(fold.split, splits))
 
-    def start(self, fold: Fold) -> None:
+    def initialize(self, fold: Fold) -> None:
+        """Set every weight as the transfer plan says."""
         layers = None if self.pretrained is None else self.pretrained.layers
-        start(self.classifier.model, self.plan, layers, seed=self.seed(fold))
+        initialize_weights(self.classifier.model, self.plan, layers, seed=self.seed(fold))
 
     def reset(self, learner: Learner, fold: Fold) -> None:
-        """A fresh optimizer, and class weights from the training images of a fold."""
+        """Reset the optimizer, and compute class weights from the training images of a fold."""
         targets = self.table.targets[self.rows(fold, "train")]
         setting, classes = self.config.training.class_weights, self.table.classes
         learner.reset(class_weights(setting, targets, classes=classes, task=self.table.task))
@@ -84,13 +85,13 @@ class TrainingContext:
         return FoldData(batches, self.table.targets, fold, self.scoring, self.config.training.batch_size)
 
     def inputs(self, learner: Learner, progress: Progress) -> Batches | FeatureBatches | UncachedFeatures:
-        """What `learner` trains on: the images, or what its frozen trunk, as it is now, makes of them."""
+        """The images that `learner` trains on, or their features from its frozen layers with their current weights."""
         if not learner.from_features:
             return self._own_batches
-        count = partial(progress.count, "features of the frozen part")
+        count = partial(progress.count, "features of the frozen layers")
         size = self.config.training.batch_size
         try:
-            return features_once(learner.cut, self.batches, self.table.targets, batch_size=size, count=count)
+            return cached_features(learner.cut, self.batches, self.table.targets, batch_size=size, count=count)
         except DiskError as error:
             if self.config.system.cache_features is True:
                 raise
@@ -100,42 +101,40 @@ class TrainingContext:
             return UncachedFeatures(learner.cut, self.batches)
 
     def with_cached_images(self, progress: Progress) -> "TrainingContext":
-        """The same, its images decoded once for all if the settings say so."""
+        """The same run with its images cached, if the settings say so."""
         where = self.config.system.cache
         if where == "none" or all(learner.from_features for learner in self.learners):
             return self
         return replace(self, batches=cache_images(self.batches, where, count=partial(progress.count, "images decoded")))
 
-    def exact_evaluator(self) -> Evaluator:
-        """The trained network from images on, in float32, on one device: what is saved, predicted with and scored."""
-        exact = self.device.precision == "float32" and not self.coordinator.distributed
-        if exact and not self.learner.from_features:
+    def float32_evaluator(self) -> Evaluator:
+        """The trained network on images, in float32 on one device: for saving, prediction and scores."""
+        classifier, training = self._float32_classifier, self.config.training
+        if classifier is not self.classifier:
+            classifier.model.set_weights(self.classifier.model.get_weights())
+        elif not self.learner.from_features:
             return self.learner
-        evaluator = self._float32_evaluator
-        if not exact:
-            evaluator.classifier.model.set_weights(self.classifier.model.get_weights())
-        return evaluator
+        size, jit = training.batch_size, self.device.jit
+        return self.models.evaluator(classifier, loss=training.loss, batch_size=size, jit=jit)
 
     @cached_property
     def _own_batches(self) -> Batches:
         return self.coordinator.part(self.batches)
 
     @cached_property
-    def _float32_evaluator(self) -> Evaluator:
-        exact = self.device.precision == "float32" and not self.coordinator.distributed
-        twin = self.classifier if exact else self.models.classifier(self.backbone, **self.network, precision="float32")
-        training = self.config.training
-        return self.models.evaluator(twin, loss=training.loss, batch_size=training.batch_size, jit=self.device.jit)
+    def _float32_classifier(self) -> Classifier:
+        if self.device.precision == "float32" and not self.coordinator.distributed:
+            return self.classifier
+        return self.models.classifier(self.backbone, **self.network, precision="float32")
 
 
 class ModelCache:
-    """The networks that this process has built, with what was traced for them; one run at a time uses them.
+    """The most recently used networks of this process and their traced functions; one run at a time uses them.
 
-    Building and tracing a large network costs longer than many of its steps. Runs whose networks agree in everything
-    that decides the graph (other seeds, schemes, weights and images do not) share one, and those that also train the
-    same layers alike share its traced functions. Whoever takes a network sets its weights, and its learner's state,
-    before the first step, so that nothing of an earlier run is left; only the few used last are kept. `before_building`
-    is called whenever none fits and another is built.
+    Building and tracing a large network takes longer than many training steps. Runs with the same graph share a
+    network, whatever their seeds, schemes, weights and images; runs that also train the same layers share its traced
+    functions. The user of a network sets all its weights and the learner's state before the first step, so that
+    nothing remains of an earlier run. `before_building` is called before a new network is built.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class ModelCache:
         self._networks: OrderedDict[Hashable, tuple[Classifier, OrderedDict[Hashable, Evaluator]]] = OrderedDict()
 
     def classifier(self, backbone: Backbone, *, widths: Mapping[str, float], **facts: Any) -> Classifier:
-        """As `build_classifier` gives it: random weights, and every layer trains."""
+        """The result of `build_classifier`, with random weights and every layer trainable."""
         key = (backbone.name, *sorted(widths.items()), *sorted(facts.items()))
         known = key in self._networks
 
@@ -154,8 +153,8 @@ class ModelCache:
             with self._coordinator.scope():
                 return build_classifier(backbone, widths=widths, **facts), OrderedDict()
 
-        # One, and its float32 twin where it computes in less.
-        classifier, _ = _recent(self._networks, key, build, limit=2)
+        # Two: a network in lower precision and its float32 copy.
+        classifier, _ = _get_or_build(self._networks, key, build, limit=2)
         if known:
             for layer in classifier.model.layers:
                 layer.trainable = True
@@ -171,32 +170,30 @@ class ModelCache:
         frozen: frozenset[str],
         from_features: bool,
     ) -> Learner:
-        """Trains `classifier`, which came from here; the arguments are those of `Learner`."""
-        # The rate of each step is set before it; what else the settings say happens outside the graph.
+        """A `Learner` for a `classifier` of this cache; the arguments are those of `Learner`."""
+        # Only these settings are part of the graph; the learning rate is set before each step.
         graph = (settings.optimizer, settings.momentum, settings.weight_decay, settings.ema_momentum)
         graph += (settings.loss, settings.batch_size)
-
-        def build() -> Learner:
-            return self._coordinator.learner(classifier, settings, jit=jit, frozen=frozen, from_features=from_features)
-
-        learner = self._function(classifier, ("learner", *graph, jit, frozen, from_features), build)
+        options = {"jit": jit, "frozen": frozen, "from_features": from_features}
+        build = partial(self._coordinator.learner, classifier, settings, **options)
+        learner = self._evaluator(classifier, ("learner", *graph, *options.values()), build)
         learner.freeze()
         return learner
 
     def evaluator(self, classifier: Classifier, *, loss: str, batch_size: int, jit: bool) -> Evaluator:
         build = partial(Evaluator, classifier, loss=loss, batch_size=batch_size, jit=jit)
-        return self._function(classifier, ("evaluator", loss, batch_size, jit), build)
+        return self._evaluator(classifier, ("evaluator", loss, batch_size, jit), build)
 
-    def _function(self, classifier: Classifier, key: Hashable, build: Callable[[], Evaluator]) -> Any:
-        functions = next(functions for known, functions in self._networks.values() if known is classifier)
-        return _recent(functions, key, build, limit=6)  # those of a sweep over five stages, and an evaluator
+    def _evaluator(self, classifier: Classifier, key: Hashable, build: Callable[[], Evaluator]) -> Any:
+        evaluators = next(evaluators for known, evaluators in self._networks.values() if known is classifier)
+        return _get_or_build(evaluators, key, build, limit=6)  # a sweep over five stages, and an evaluator
 
 
-def _recent(kept: OrderedDict, key: Hashable, make: Callable[[], Any], *, limit: int) -> Any:
-    """What is kept under `key`, or is made now; the one that was not used for longest makes room for it."""
-    if key not in kept:
-        while len(kept) >= limit:
-            kept.popitem(last=False)
-        kept[key] = make()
-    kept.move_to_end(key)
-    return kept[key]
+def _get_or_build(cache: OrderedDict, key: Hashable, build: Callable[[], Any], *, limit: int) -> Any:
+    """The entry under `key`, built if missing in place of the least recently used one."""
+    if key not in cache:
+        while len(cache) >= limit:
+            cache.popitem(last=False)
+        cache[key] = build()
+    cache.move_to_end(key)
+    return cache[key]

@@ -1,7 +1,7 @@
-"""Fit one fold: epochs, exact validation, best epoch, early stopping, and a checkpoint after every epoch.
+"""Trains one fold: epochs, validation, best epoch, early stopping, and a checkpoint after every epoch.
 
-Every epoch is a pure function of the weights it starts from, the seed, the fold and its number, so that a killed
-run goes on to the very result of an uninterrupted one.
+Every epoch is a pure function of the weights before it, the seed, the fold and its number, so that a killed run
+resumes to exactly the result of an uninterrupted one.
 """
 
 import math
@@ -28,7 +28,7 @@ from radtransfer.runs.folder import write_rows
 from radtransfer.training.checkpoint import load_checkpoint, save_checkpoint
 from radtransfer.training.distributed import Coordinator
 from radtransfer.training.step import (
-    IMAGES,
+    STATISTICS_IMAGES,
     Evaluator,
     Learner,
     evaluation_mode,
@@ -42,20 +42,20 @@ HISTORY = ("epoch", "step", "learning_rate", "loss", "val_loss", "val_auc", "val
 """The columns of `history.csv`."""
 
 _LOGS = ("learning_rate", "loss", "val_loss", "val_auc", "val_accuracy")
-"""What Keras callbacks are told at the end of an epoch."""
+"""The logs that Keras callbacks get at the end of an epoch."""
 
-_LOOK = 100  # steps after which an epoch looks whether its loss is finite: a look waits for the device
+_CHECK_EVERY = 100  # steps between checks that the loss is finite; each check waits for the device
 
 Epoch = Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-"""Batches (images, targets, weights) of one fixed shape; a row of weight 0 only fills the batch."""
+"""Batches (images, targets, weights) of one fixed shape; rows of weight 0 are padding."""
 
 
 @dataclass(frozen=True)
 class FoldData:
-    """What one fold trains and validates on: images, or features of them."""
+    """The training and validation data of one fold: images or features."""
 
     batches: Batches | FeatureBatches | UncachedFeatures
-    targets: np.ndarray  # float32 (images, classes) of them; NaN where unknown
+    targets: np.ndarray  # float32 (images, classes); NaN where unknown
     fold: Fold
     scoring: Scoring
     batch_size: int
@@ -69,14 +69,13 @@ class FoldData:
         return -(-len(self.training) // self.batch_size)
 
     def epoch(self, epoch: int) -> Epoch:
-        """The training batches of an epoch (from 1), shuffled and augmented for it."""
+        """The training batches of an epoch (from 1), shuffled and augmented."""
         return self.batches.shuffled(epoch, rows=self.training, seed=self.fold.seed, fold=self.fold.number)
 
-    def plain(self) -> Epoch:
-        """Some training images as they are, for batch-norm statistics."""
-        # Epochs count from 1: the order of epoch 0 is free to choose them.
+    def statistics_epoch(self) -> Epoch:
+        """Some training images without augmentation, for batch-norm statistics; drawn as epoch 0."""
         order = epoch_order(len(self.training), seed=self.fold.seed, fold=self.fold.number, epoch=0)
-        return self.batches.in_order(self.training[order[:IMAGES]])
+        return self.batches.in_order(self.training[order[:STATISTICS_IMAGES]])
 
     def held_out(self, split: str) -> tuple[Epoch, np.ndarray]:
         rows = np.flatnonzero(self.fold.split == split)
@@ -85,15 +84,14 @@ class FoldData:
 
 @dataclass
 class FitState:
-    """How far a fold has come; what a checkpoint keeps beside the weights."""
+    """The progress of a fold; stored in the checkpoint beside the weights."""
 
-    epoch: int = 0  # the last finished one; 0 before the first
+    epoch: int = 0  # the last finished epoch, from 1
     best_epoch: int = 0
-    # Score of `best_epoch`, larger is better; compared in order, so that the second breaks ties of the first
-    best: list[float] | None = None
-    waited: int = 0  # epochs since the best; `stopped` says that patience ran out
+    best: list[float] | None = None  # scores of the best epoch, larger is better; later ones break ties
+    waited: int = 0  # epochs since the best
     stopped: bool = False
-    reestimated: bool = False  # whether batch-norm statistics were re-estimated for the best epoch
+    reestimated: bool = False  # whether batch-norm statistics were re-estimated in the best epoch
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -111,57 +109,58 @@ def fit(
     reporter: EpochReporter,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FitState:
-    """Train until the last epoch or until patience runs out; leave the best epoch's weights in the network.
+    """Train until the last epoch or until patience runs out; leave the weights of the best epoch in the network.
 
-    Continues from the checkpoint in `folder` where there is one. `settled_after` is the number of steps up to which
-    batch-norm statistics are re-estimated before each validation. Where weights are averaged, the averages are
-    validated, watched and kept, with statistics of their own; the weights that train go on beside them.
-    `callbacks` are called at the beginning and end of training and of epochs, and may set `model.stop_training`.
+    Resumes from the checkpoint in `folder`, if there is one. Batch-norm statistics are re-estimated before each
+    validation up to step `settled_after`. With averaged weights (EMA), the averages are validated and saved, with
+    statistics of their own. `callbacks` are called at the beginning and end of training and of epochs, and may set
+    `model.stop_training`.
     """
     file, state, averaging = folder / "checkpoint.npz", FitState(), bool(learner.averages)
     settled = math.inf if averaging else settled_after
-    saved = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
-    if saved is not None:
-        learner.restore(saved[0])
-        state = FitState(**saved[1])
+    checkpoint = coordinator.from_chief(lambda: load_checkpoint(file) if file.exists() else None)
+    if checkpoint is not None:
+        learner.restore(checkpoint[0])
+        state = FitState(**checkpoint[1])
 
-    def is_watched(step: int) -> bool:
+    def on_curve(step: int) -> bool:
         return settings.eval_every is not None and step % settings.eval_every == 0
 
-    def watch_within(step: int, epoch: int) -> None:
-        if is_watched(step):
-            with evaluation_mode(learner, data.plain() if step < settled else None):
+    def record_within_epoch(step: int, epoch: int) -> None:
+        if on_curve(step):
+            with evaluation_mode(learner, data.statistics_epoch() if step < settled else None):
                 state.curve.extend(_curve_rows(learner, data, coordinator, step, epoch))
 
     model = learner.classifier.model
     model.stop_training = False
-    heard = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=settings.epochs, steps=data.steps)
-    heard.on_train_begin()
+    listeners = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=settings.epochs, steps=data.steps)
+    listeners.on_train_begin()
     while state.epoch < settings.epochs and not state.stopped:
-        heard.on_epoch_begin(state.epoch)
+        listeners.on_epoch_begin(state.epoch)
         started = time.monotonic()
-        row = _train_epoch(learner, data, settings, state.epoch + 1, seed=seed, reporter=reporter, watch=watch_within)
-        reestimated = row["step"] < settled and bool(trainable_batch_norms(learner.classifier.model))
+        row = _train_epoch(
+            learner, data, settings, state.epoch + 1, seed=seed, reporter=reporter, after_step=record_within_epoch
+        )
+        reestimated = row["step"] < settled and bool(trainable_batch_norms(model))
         if reestimated and not averaging:
-            reestimate_statistics(learner, data.plain())
-        with evaluation_mode(learner, data.plain() if averaging else None):
-            if is_watched(row["step"]):
+            reestimate_statistics(learner, data.statistics_epoch())
+        with evaluation_mode(learner, data.statistics_epoch() if averaging else None):
+            if on_curve(row["step"]):
                 state.curve.extend(_curve_rows(learner, data, coordinator, row["step"], row["epoch"]))
             check_finite(row["loss"], row, folder)
             batches, targets = data.held_out("val")
             probabilities, loss = predict(learner, batches, coordinator)
             check_finite(loss, row, folder)
-            found = {"val_loss": loss, "val_auc": exact_auc(targets, probabilities, data.scoring)}
-            found["val_accuracy"] = accuracy(targets, probabilities, data.scoring)
-            row |= coordinator.broadcast(found)
+            validation = {"val_loss": loss, "val_auc": exact_auc(targets, probabilities, data.scoring)}
+            validation["val_accuracy"] = accuracy(targets, probabilities, data.scoring)
+            row |= coordinator.broadcast(validation)
             update_best(state, row, settings, reestimated=reestimated)
             state.seconds += time.monotonic() - started
             if coordinator.is_chief and state.best_epoch == state.epoch:
-                weights = (np.array(variable) for variable in learner.classifier.model.weights)
-                save_checkpoint(folder / "best.npz", weights, {})
-        heard.on_epoch_end(row["epoch"] - 1, {name: row[name] for name in _LOGS})
+                save_checkpoint(folder / "best.npz", (np.array(variable) for variable in model.weights), {})
+        listeners.on_epoch_end(row["epoch"] - 1, {name: row[name] for name in _LOGS})
         state.stopped = state.stopped or model.stop_training
-        if coordinator.is_chief:  # after the best weights: a kill in between repeats the epoch and writes the same
+        if coordinator.is_chief:  # after best.npz: a run killed in between repeats the epoch with the same result
             write_rows(folder / "history.csv", HISTORY, ([row[name] for name in HISTORY] for row in state.history))
             if state.curve:
                 write_rows(folder / "curve.csv", list(state.curve[0]), (row.values() for row in state.curve))
@@ -169,21 +168,19 @@ def fit(
         reporter.epoch(row, best=state.best_epoch == row["epoch"], seconds=time.monotonic() - started)
     best, _ = coordinator.from_chief(lambda: load_checkpoint(folder / "best.npz"))
     model.set_weights(best)
-    heard.on_train_end()
+    listeners.on_train_end()
     return state
 
 
 def predict(evaluator: Evaluator, batches: Epoch, coordinator: Coordinator | None = None) -> tuple[np.ndarray, float]:
-    """Probabilities of the rows that count, float32 (images, classes), and their mean loss.
+    """Probabilities, float32 (images, classes), without padding, and the mean loss.
 
-    With a coordinator, `batches` are this worker's part, and what comes back is of all.
+    With a coordinator, `batches` are the part of this worker, and the results those of all workers.
     """
-    found = []
-    for images, targets, weights in batches:
-        # Nothing waits for a result here, so that a device computes while the next batch is fetched.
-        found.append((*evaluator.evaluate(images, targets), weights))
+    # No result is read in this loop, so that the device computes while the next batch is fetched.
+    results = [(*evaluator.evaluate(images, targets), weights) for images, targets, weights in batches]
     parts, total, count = [], 0.0, 0
-    for probabilities, losses, weights in coordinator.gather(found) if coordinator else found:
+    for probabilities, losses, weights in coordinator.gather(results) if coordinator else results:
         counts = weights.numpy() > 0
         parts.append(probabilities.numpy()[counts])
         total += float(losses.numpy()[counts].sum(dtype=np.float64))
@@ -192,7 +189,7 @@ def predict(evaluator: Evaluator, batches: Epoch, coordinator: Coordinator | Non
 
 
 def update_best(state: FitState, row: dict[str, Any], settings: TrainingSettings, *, reestimated: bool) -> None:
-    """Is this the best epoch so far? A tie in AUC or accuracy goes to the lower loss."""
+    """Add an epoch to the history and update best epoch and patience; the lower loss breaks ties."""
     state.epoch = row["epoch"]
     state.history.append(row)
     monitored = None if settings.monitor == "loss" else row[f"val_{settings.monitor}"]
@@ -206,7 +203,7 @@ def update_best(state: FitState, row: dict[str, Any], settings: TrainingSettings
 
 @contextmanager
 def memory_errors(batch_size: int) -> Iterator[None]:
-    """Turns running out of memory, of the device or of the machine, into an error that says what helps."""
+    """Turn running out of memory, on the device or the machine, into an error that says what helps."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError):
@@ -224,7 +221,7 @@ def _train_epoch(
     *,
     seed: int,
     reporter: EpochReporter,
-    watch: Callable[[int, int], None],
+    after_step: Callable[[int, int], None],
 ) -> dict[str, Any]:
     learner.seed_epoch(derive_seed(seed, "dropout", epoch))
     total, step, rate = 0.0, (epoch - 1) * data.steps, 0.0
@@ -233,10 +230,10 @@ def _train_epoch(
         learner.optimizer.learning_rate = rate
         total += learner.train(*batch)
         step += 1
-        if done % _LOOK == 0 and not math.isfinite(total):
-            break  # validation says what it means
-        if done < data.steps:  # the last step is watched after the epoch, whose end has statistics of its own
-            watch(step, epoch)
+        if done % _CHECK_EVERY == 0 and not math.isfinite(total):
+            break  # `fit` raises the error
+        if done < data.steps:  # `fit` records the last step, after re-estimating the statistics
+            after_step(step, epoch)
         reporter.step(epoch, done, data.steps)
     return {"epoch": epoch, "step": step, "learning_rate": rate, "loss": float(total) / len(data.training)}
 
@@ -244,7 +241,7 @@ def _train_epoch(
 def _curve_rows(
     learner: Learner, data: FoldData, coordinator: Coordinator, step: int, epoch: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `curve.csv`. Test images are looked at here and decide nothing: not the best epoch, not when to stop."""
+    """The rows of `curve.csv`; test scores are recorded only, and decide neither the best epoch nor when to stop."""
     for split in ("val", "test"):
         batches, targets = data.held_out(split)
         probabilities, loss = predict(learner, batches, coordinator)
@@ -254,15 +251,12 @@ def _curve_rows(
 
 
 def check_finite(loss: float, row: dict[str, Any], folder: Path) -> None:
-    """Raises TrainingError if the loss of an epoch is NaN or infinite; names the last good checkpoint."""
+    """Raise TrainingError, which names the last good checkpoint, if the loss is NaN or infinite."""
     if math.isfinite(loss):
         return
-    good = folder / "checkpoint.npz"
-    last = (
-        f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
-        if good.is_file()
-        else " No epoch was finished before it."
-    )
+    good, last = folder / "checkpoint.npz", " No epoch was finished before it."
+    if good.is_file():
+        last = f" The last good checkpoint, of epoch {row['epoch'] - 1}, is {good}."
     raise TrainingError(
         f"The loss became {loss} in {folder.name}, epoch {row['epoch']} (learning rate {row['learning_rate']:.3g}). "
         f"Lower --learning-rate, or warm up with --set training.warmup_epochs=1.{last}"

@@ -1,4 +1,4 @@
-"""Losses per image, from logits, in float32, ignoring labels that are not known."""
+"""Losses per image, computed from logits in float32; unknown labels are ignored."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,16 +13,13 @@ if TYPE_CHECKING:
 Loss = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 """(targets, logits, class weights) → float32 (batch,).
 
-Targets and logits are (batch, classes), targets NaN where unknown. Class weights, float32 (classes,), are
-factors of an image of that class under categorical, of the positive term under binary cross-entropy.
+Targets and logits are (batch, classes), targets NaN where unknown. Class weights, float32 (classes,), multiply the
+loss of an image of that class (categorical) or its positive term (binary cross-entropy).
 """
 
 
 def make_loss(name: str, *, activation: str) -> Loss:
-    """The loss called `name` for a head ending in `activation`, "softmax" or "sigmoid".
-
-    "auto" is categorical cross-entropy for softmax, binary cross-entropy for sigmoids.
-    """
+    """The loss `name` for a head with `activation`; "auto": categorical for softmax, binary for sigmoid."""
     import tensorflow as tf
 
     check_loss(name, activation=activation)
@@ -33,7 +30,7 @@ def make_loss(name: str, *, activation: str) -> Loss:
         logits = tf.cast(logits, tf.float32)
         if activation == "softmax":
             log_p = tf.nn.log_softmax(logits)
-            # log(1 - p): the softmax mass of all other classes, bounded as Keras bounds probabilities.
+            # log(1 - p), clipped as Keras clips probabilities.
             log_not_p = tf.math.log(tf.clip_by_value(1.0 - tf.exp(log_p), 1e-7, 1.0))
         else:
             log_p, log_not_p = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
@@ -47,7 +44,7 @@ def make_loss(name: str, *, activation: str) -> Loss:
 
 
 def check_loss(name: str, *, activation: str) -> None:
-    """Raises ConfigError for categorical cross-entropy of independent sigmoids, which is not a likelihood."""
+    """Raise ConfigError for categorical cross-entropy with independent sigmoids, which is not a likelihood."""
     if name == "categorical_crossentropy" and activation == "sigmoid":
         raise ConfigError("training.loss: categorical_crossentropy needs model.head softmax. Received: sigmoid.")
 
@@ -55,10 +52,10 @@ def check_loss(name: str, *, activation: str) -> None:
 def class_weights(
     setting: str | dict[str, float], targets: np.ndarray, *, classes: tuple[str, ...], task: str
 ) -> np.ndarray:
-    """The factor of each class in the loss, float32 (classes,); ConfigError if `setting` is of no known form.
+    """The weight of each class in the loss, float32 (classes,); ConfigError if `setting` is not valid.
 
-    "balanced" is images / (classes · images of the class) for one label per image, and negatives /
-    positives for several. Computed on training images only.
+    "balanced" is images / (classes · images of the class) with one label per image, and negatives / positives with
+    several. Pass the targets of training images only.
     """
     if setting == "none":
         return np.ones(len(classes), np.float32)

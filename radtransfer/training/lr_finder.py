@@ -1,4 +1,4 @@
-"""The learning-rate range test: a few hundred steps with a rising rate, and what their losses suggest.
+"""The learning-rate range test: a few hundred steps with a rising rate, and the rate that their losses suggest.
 
 References:
     Smith 2017, Cyclical Learning Rates for Training Neural Networks (arXiv 1506.01186), section 3.3.
@@ -25,62 +25,52 @@ from radtransfer.training.prepare import RunInputs, prepare
 if TYPE_CHECKING:  # it imports TensorFlow
     from radtransfer.training.context import TrainingContext
 
-FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))  # what a search writes
+FILES = tuple(f"rates.{suffix}" for suffix in ("csv", "json", "png", "svg"))  # written by `write_search`
 
 STEEPEST = "the middle of the decade over which a line fitted to the loss falls most steeply"
 UPPER = "a tenth of the middle of the decade with the lowest mean loss"
 CAVEAT = (
-    "A place to begin and no result: one start, one order of the images, one batch size, and a loss that the rates "
-    "before have changed. Pretrained weights may suffer below it; compare a third of it and three times it in a study."
+    "A starting point, not a result: it comes from one initialization, one order of the images and one batch size, and "
+    "earlier rates have changed the loss. A lower rate may suit pretrained weights; compare a third and three times it "
+    "in a study."
 )
 
-SURE = 4.0  # standard errors that the steepest slope must lie below 0: in noise alone one of the decades is often at 2
+MIN_STANDARD_ERRORS = 4.0  # of the steepest slope below 0: in pure noise one of the decades often reaches 2
 
-FEWEST = 10  # steps in a decade, below which a slope means little
+MIN_STEPS = 10  # in a decade, for a meaningful slope
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What the losses suggest."""
+    """The suggested learning rate and the measurements behind it."""
 
-    # The rate to begin with: `steepest`, or `upper` where the loss fell early; and where it comes from.
-    rate: float | None
-    rule: str
-    # In the middle of the decade over which the loss falls most steeply; None if it falls nowhere by more than noise.
+    rate: float | None  # `steepest`, or `upper` where the loss fell early
+    rule: str  # in words
+    # The middle of the decade over which the loss falls most steeply; None if it never falls by more than noise.
     steepest: float | None
-    slope: float  # change of the loss in a decade, where it falls most steeply
-    certainty: float  # how many of its standard errors that is below 0
-    lowest: float  # in the middle of the decade with the lowest mean loss; above it training gets worse
-    upper: float  # a tenth of that, which leaves room for it: the other suggestion in use
-    # Whether `steepest` lies below a tenth of `upper`: the loss fell at once because it began high, as that of a random
-    # head does, which says little about rates.
+    slope: float  # change of the loss per decade at `steepest`
+    certainty: float  # how many standard errors `slope` is below 0
+    lowest: float  # the middle of the decade with the lowest mean loss; above it training gets worse
+    upper: float  # a tenth of `lowest`
+    # Whether `steepest` is below a tenth of `upper`: the loss fell at once from a high start, as with a random head,
+    # which says little about rates.
     early: bool
     slopes: np.ndarray  # of the decade around each step; NaN near the ends
 
 
-def checked_width(low: float, high: float, steps: int) -> int:
-    """`decade`, of rates and steps that say something, or ConfigError."""
+def steps_per_decade(low: float, high: float, steps: int) -> int:
+    """Steps in which the rate grows tenfold, to the nearest odd number; ConfigError if too few or the range is bad."""
     if not low > 0 or not 10 * low <= high:
         raise ConfigError(f"Expected rates above 0, --to at least ten times --from. Received: {low:g} to {high:g}.")
-    width = decade(low, high, steps)
-    if width < FEWEST:
-        needed = math.ceil(FEWEST * math.log10(high / low)) + 2
+    width = 2 * round((steps - 1) / math.log10(high / low) / 2) + 1
+    if width < MIN_STEPS:
+        needed = math.ceil(MIN_STEPS * math.log10(high / low)) + 2
         raise ConfigError(f"{steps} steps from {low:g} to {high:g} are too few: give --steps {needed} or more.")
     return width
 
 
-def sweep(low: float, high: float, steps: int) -> np.ndarray:
-    """`steps` rates from `low` to `high`, each the same multiple of the one before."""
-    return np.geomspace(low, high, steps)
-
-
-def decade(low: float, high: float, steps: int) -> int:
-    """Steps in which the rate grows tenfold, to the nearest odd number."""
-    return 2 * round((steps - 1) / math.log10(high / low) / 2) + 1
-
-
 def diverged(losses: Sequence[float], width: int) -> bool:
-    """Whether the loss is NaN or infinite, or its mean over a quarter of a decade is beyond twice the lowest."""
+    """Whether the loss is NaN or infinite, or its mean over a quarter of a decade exceeds twice the lowest."""
     if not math.isfinite(losses[-1]):
         return True
     few = max(width // 4, 3)
@@ -91,10 +81,9 @@ def diverged(losses: Sequence[float], width: int) -> bool:
 
 
 def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
-    """Apply `STEEPEST`, and `UPPER` where the loss only began high.
+    """Apply the rule `STEEPEST`, or `UPPER` if the loss fell early.
 
-    `rates` (equally spaced in their logarithms) and finite `losses` are of each step; `width`, odd, is the steps of a
-    decade.
+    `rates` (log-spaced) and finite `losses` are those of each step; `width` is the odd number of steps in a decade.
     """
     x = np.log10(rates[:width]) - np.log10(rates[:width]).mean()
     windows = np.lib.stride_tricks.sliding_window_view(losses, width)
@@ -103,7 +92,7 @@ def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
     errors = np.sqrt((rest**2).sum(axis=1) / (width - 2) / (x @ x))
     place, half = int(slopes.argmin()), width // 2
     certainty = -slopes[place] / max(errors[place], np.finfo(float).tiny)
-    steepest = float(rates[place + half]) if certainty > SURE else None
+    steepest = float(rates[place + half]) if certainty > MIN_STANDARD_ERRORS else None
     lowest = float(rates[int(windows.mean(axis=1).argmin()) + half])
     upper = lowest / 10
     early = steepest is not None and steepest < upper / 10
@@ -122,11 +111,11 @@ def suggest(rates: np.ndarray, losses: np.ndarray, *, width: int) -> Suggestion:
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What a search found."""
+    """The result of a search."""
 
     rates: np.ndarray
-    losses: np.ndarray  # mean training loss of each step's images, dropout and augmentation included
-    diverged: bool  # whether the loss left before the last rate; the steps end there
+    losses: np.ndarray  # mean training loss of each step, with dropout and augmentation
+    diverged: bool  # whether the search stopped because the loss diverged
     suggestion: Suggestion
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,42 +147,39 @@ def find_rate(
     progress: Progress | None = None,
     inputs: RunInputs | None = None,
 ) -> RateSearch:
-    """Train on the first fold's training images, from the initialization that the settings give; leave no run behind.
+    """Train with a rising rate on the training images of the first fold; no run folder is written.
 
-    The learning rate, schedule and epochs of `config` do not matter; `out` gets the list of unreadable images.
-
-    Raises:
-        ConfigError: The rates cannot be used; or as `finetune` before training, like all others.
-        TrainingError: The loss diverges within the first decade.
+    The learning rate, schedule and epochs of `config` are ignored; `out` gets the list of unreadable images. Raises
+    ConfigError for bad rates, TrainingError if the loss diverges within the first decade.
     """
-    # They import TensorFlow, which refusing a range of rates does without.
+    # These import TensorFlow, which is not needed to refuse a range of rates.
     from radtransfer.training.loop import memory_errors
     from radtransfer.training.plan import plan_lines, short_plan
 
-    progress, width = progress or Progress(), checked_width(low, high, steps)
+    progress, width = progress or Progress(), steps_per_decade(low, high, steps)
     check_new(out, FILES, overwrite=overwrite)
-    # What is kept for later runs is left alone, and the images of a few hundred steps need no second reading.
-    elsewhere = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
-    config = changed_config(config, elsewhere)
+    alone = {"system.cache": "none", "system.cache_features": False, "system.distribute": "none", "track": ()}
+    config = changed_config(config, alone)
     context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
     training, images = config.training, f"the training images of fold {context.folds[0].number}"
     line = f"{training.optimizer}, batch {training.batch_size}, augmentation {training.augmentation}, learning rate "
     line += f"{low:g} to {high:g} in {steps} steps on {images}, seed {config.seed}"
     progress.plan({**plan_lines(context, None), "train": line}, {**short_plan(context, None), "training": line})
     if context.head_learner is not None:
-        progress.note("the head does not train alone first here: the rate is that of everything")
-    rates = sweep(low, high, steps)
+        progress.note("here the head does not train alone first: the rate is for all layers")
+    rates = np.geomspace(low, high, steps)
     with memory_errors(training.batch_size):
-        losses, left = _losses_by_rate(context, rates, width, progress)
-    kept = losses[:-1] if left and not math.isfinite(losses[-1]) else losses
-    if len(kept) < width:
-        raise TrainingError(f"The loss left after {len(losses)} steps, at {rates[len(losses) - 1]:.2g}. Lower --from.")
-    rates, values = rates[: len(kept)], np.array(kept)
-    return RateSearch(rates, values, left, suggest(rates, values, width=width))
+        losses = _losses_by_rate(context, rates, width, progress)
+    has_diverged, steps = diverged(losses, width), len(losses)
+    finite = losses if math.isfinite(losses[-1]) else losses[:-1]
+    if len(finite) < width:
+        raise TrainingError(f"The loss diverged after {steps} steps, at rate {rates[steps - 1]:.2g}. Lower --from.")
+    rates, values = rates[: len(finite)], np.array(finite)
+    return RateSearch(rates, values, has_diverged, suggest(rates, values, width=width))
 
 
 def write_search(search: RateSearch, out: Path) -> list[Path]:
-    """Write `FILES`, all or none."""
+    """Write all of `FILES`, or none."""
     slopes = ("" if math.isnan(slope) else slope for slope in search.suggestion.slopes.tolist())
     rows = zip(range(1, len(search.rates) + 1), search.rates.tolist(), search.losses.tolist(), slopes, strict=True)
     table, values, *pictures = FILES
@@ -207,11 +193,9 @@ def write_search(search: RateSearch, out: Path) -> list[Path]:
     return [out / name for name in FILES]
 
 
-def _losses_by_rate(
-    context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress
-) -> tuple[list[float], bool]:
+def _losses_by_rate(context: "TrainingContext", rates: np.ndarray, width: int, progress: Progress) -> list[float]:
     fold, learner, losses = context.folds[0], context.learner, []
-    context.start(fold)
+    context.initialize(fold)
     context.reset(learner, fold)
     learner.seed_epoch(context.seed(fold))
     data = context.fold_data(fold, context.batches)
@@ -221,5 +205,5 @@ def _losses_by_rate(
         losses.append(float(learner.train(*batch)) / float(batch[2].numpy().sum()))
         progress.count("steps", len(losses), len(rates))
         if diverged(losses, width):
-            return losses, True
-    return losses, False
+            break
+    return losses

@@ -1,4 +1,4 @@
-"""Looks up every name in the settings of a run, and refuses what contradicts itself, before anything is read."""
+"""Checks the names in the settings of a run and refuses contradictions, before any file is read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,21 +25,20 @@ _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "transfer.scheme": lambda name: name == "auto" or find_scheme(name),
     "training.augmentation": AUGMENTATIONS.check,
 }
-"""Dotted setting to what raises ConfigError where no table holds its value."""
+"""Setting to a function that raises ConfigError for an unknown value."""
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raises ConfigError if the setting `name` says where to look something up, and `value` is not there."""
+    """Raise ConfigError if the setting `name` takes a name and `value` is not a known one."""
     if name in _CHECKS:
         _CHECKS[name](value)
 
 
 def check_names(config: Config) -> tuple[Backbone, TransferSpec]:
-    """The specs of network and plan, after every name in the settings was looked up.
+    """Check all settings and return the backbone and the transfer spec.
 
-    Raises:
-        ConfigError: No images are given, a table holds no such name, the package of a tracker is missing, or the
-            settings contradict each other.
+    Raises ConfigError if no images are given, a name is unknown, the package of a tracker is missing, or settings
+    contradict each other.
     """
     if config.data.source is None:
         raise ConfigError(
@@ -47,11 +46,11 @@ def check_names(config: Config) -> tuple[Backbone, TransferSpec]:
         )
     check_trackers(config.track)
     check_features(config.system)
-    return look_up(config)
+    return resolve_names(config)
 
 
 def check_sources(config: Config, progress: Progress) -> Config:
-    """`config` as it fits its data, after its names were looked up and its data and weights found; before NumPy."""
+    """Check names, data source and weights, and return `config` without settings that do not fit the data; no NumPy."""
     if config.system.distribute != "none":
         leave_devices()
     from radtransfer.data.readers import check_source, drop_unfit_settings
@@ -63,35 +62,30 @@ def check_sources(config: Config, progress: Progress) -> Config:
     return drop_unfit_settings(config, progress)
 
 
-def look_up(config: Config) -> tuple[Backbone, TransferSpec]:
-    """`check_names` of settings whose images may still be missing."""
+def resolve_names(config: Config) -> tuple[Backbone, TransferSpec]:
+    """As `check_names`, for settings that may have no images yet."""
     for name in _CHECKS:
         check_value(name, setting_value(config, name))
     backbone = BACKBONES[config.model.backbone]
     backbone.check_image_size(config.model.image_size)
-    return backbone, transfer_spec(config.transfer, backbone, weights=has_weights(config))
-
-
-def has_weights(config: Config) -> bool:
-    """Whether there are pretrained weights to start from."""
-    return config.model.weights != "random"
+    return backbone, transfer_spec(config.transfer, backbone, weights=config.model.weights != "random")
 
 
 def check_features(settings: SystemSettings) -> None:
-    """Raises ConfigError if features are to be kept and the work to be spread."""
+    """Raise ConfigError for cached features together with distributed training."""
     if settings.cache_features is True and settings.distribute != "none":
         raise ConfigError(
-            "--cache-features and --distribute exclude each other: what trains on kept features is too small to "
-            "spread. Leave one of them away."
+            "--cache-features and --distribute cannot be combined: the layers that train on cached features are too "
+            "small to distribute. Remove one of the two options."
         )
 
 
 def check_batch_size(size: int, count: int) -> None:
-    """Raises ConfigError if batches of `size` images cannot be spread over `count` replicas."""
+    """Raise ConfigError unless `size` images can be split equally between `count` replicas."""
     if size % count:
         low = size // count * count
         near = f"{low} or {low + count}" if low else str(count)
         raise ConfigError(
-            f"--batch-size is the batch of all replicas together: expected a multiple of {count}, as there are {count} "
-            f"replicas. Received: {size}. Use {near}."
+            f"--batch-size counts the images of all {count} replicas together: expected a multiple of {count}. "
+            f"Received: {size}. Use {near}."
         )

@@ -1,4 +1,4 @@
-"""What a run is about to do: as lines for the user, as a record, as an initialized network, and what it will cost."""
+"""The plan of a run before its first step: lines for the user, `run.json`, the initialized network, estimated cost."""
 
 import hashlib
 import math
@@ -34,14 +34,14 @@ from radtransfer.reports.layer_figures import draw_filters
 from radtransfer.runs.folder import atomic_write, run_folder
 from radtransfer.training.context import TrainingContext
 from radtransfer.training.prepare import RunInputs, find_weights_and_scale, load_weights, prepare
-from radtransfer.training.step import IMAGES, Learner, trainable_batch_norms
-from radtransfer.transfer.initialize import start
+from radtransfer.training.step import STATISTICS_IMAGES, Learner, trainable_batch_norms
+from radtransfer.transfer.initialize import initialize_weights
 from radtransfer.transfer.plan import TransferPlan, build_plan
 from radtransfer.transfer.spec import transfer_spec
 
 
 def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
-    """A title and a line of text for each aspect of the run."""
+    """A title and text for each aspect of the run."""
     config, device, training = context.config, context.device, context.config.training
     model, size = context.classifier.model, context.config.model.image_size
     xla, onednn = ("on" if on else "off" for on in (device.jit, device.onednn))
@@ -67,12 +67,12 @@ def plan_lines(context: TrainingContext, out: Path | None) -> dict[str, str]:
 
 
 def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
-    """The plan block in six lines, and one more on several devices: what a user looks at before every run."""
+    """The short plan block: six lines, and one more for several devices."""
     config, training, plan = context.config, context.config.training, context.plan
     size, parameters = config.model.image_size, context.classifier.model.count_params()
-    by_start = groupby(plan.groups, key=lambda group: group.starts_from)
-    starts = [(name, list(groups)[-1].stage) for name, groups in by_start]
-    started = ", then ".join([*(f"{name} through {stage}" for name, stage in starts[:-1]), starts[-1][0]])
+    by_init = groupby(plan.groups, key=lambda group: group.init)
+    inits = [(name, list(groups)[-1].stage) for name, groups in by_init]
+    init = ", then ".join([*(f"{name} through {stage}" for name, stage in inits[:-1]), inits[-1][0]])
     frozen = [group.stage for group in plan.groups if not group.trains]
     trains = f"{', '.join(dict.fromkeys(frozen))} frozen" if frozen else "everything trains"
     trains = "only the head trains" if len(frozen) == len(plan.groups) else trains
@@ -81,7 +81,7 @@ def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
         "split": _folds_line(context, short=True),
         "network": f"{context.backbone.name}, {parameters:,} parameters, {size}×{size} pixels, "
         f"input scaled as {context.network['preprocessing']}",
-        "start": f"{config.model.weights}, scheme {plan.scheme}{'' if started == 'random' else f': {started}'}",
+        "start": f"{config.model.weights}, scheme {plan.scheme}{'' if init == 'random' else f': {init}'}",
         "training": f"{trains}; {training.optimizer} {training.learning_rate:g}, batch {training.batch_size}, "
         f"at most {training.epochs} epochs, {context.device.name.partition(',')[0]}",
     }
@@ -91,17 +91,17 @@ def short_plan(context: TrainingContext, out: Path | None) -> dict[str, str]:
 
 
 def run_record(context: TrainingContext) -> dict[str, Any]:
-    """What `run.json` says of how a run was made."""
+    """The entries of `run.json` that say how the run is made."""
     config, device, table, pretrained = context.config, context.device, context.table, context.pretrained
-    # Of the rows: path, label, patient and split of each image in each fold.
+    # table_sha256: path, label, patient, and the split in each fold.
     lines = ["\t".join(row) for row in zip(table.paths, table.labels, table.groups, strict=True)]
     lines += [",".join(fold.split) for fold in context.folds]
-    # Of the files of the images that take part, in the order of `folds.csv`.
+    # images_sha256: the images used, in the order of `folds.csv`.
     rows = dict.fromkeys(row for fold in context.folds for row in np.flatnonzero(fold.split != "").tolist())
     try:
         images_sha256 = images_digest((table.files[row] for row in rows), workers=device.workers)
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read any more: {error.strerror}. Restore it.") from None
+        raise DataError(f"{error.filename} can no longer be read: {error.strerror}. Restore it.") from None
     return {
         "versions": versions(),
         "seed": config.seed,
@@ -111,6 +111,7 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
         "onednn": device.onednn,
         "replicas": context.coordinator.record(),
         "backbone": context.backbone.name,
+        **({"options": dict(context.backbone.options)} if context.backbone.options else {}),
         "image_size": config.model.image_size,
         "head": context.classifier.activation,
         "weights": {
@@ -118,7 +119,7 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
             "file": None if pretrained is None else str(pretrained.source.file),
             "sha256": None if pretrained is None else pretrained.sha256,
             "preprocessing": None if pretrained is None else pretrained.preprocessing,
-            "preprocessing_from": None if pretrained is None else pretrained.preprocessing_sure,
+            "preprocessing_from": None if pretrained is None else pretrained.preprocessing_origin,
         },
         "plan": context.plan.record(),
         "features_cached": any(learner.from_features for learner in context.learners),
@@ -137,20 +138,22 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
 
 
 def plan_text(plan: TransferPlan, *, head: keras.Model | None = None) -> str:
-    """The plan as a table of its stages; with the classifier it is part of as `head`, its last layer too."""
-    through = f" through {plan.through}" if plan.through else ""
+    """The plan as a table of its stages; `head` is a classifier, whose last layer is added."""
+    through = f" through {plan.last_transferred_stage}" if plan.last_transferred_stage else ""
     phases = ", the head alone first" if plan.head_first else ""
     batch_norm = f", batch norm {plan.batch_norm}" if plan.uses_batch_norm else ""
+    rows: list[tuple[Any, ...]] = [
+        (group.stage, len(group.layers), group.parameters, group.init, group.trains, group.width)
+        for group in plan.groups
+    ]
+    if head is not None:
+        rows.append(("head", 1, head.get_layer("head").count_params(), "random", True, 1))
     lines = [
         f"{plan.scheme}{through}{batch_norm}{phases}",
         f"{'stage':<8}{'layers':>7}{'parameters':>12}  {'starts from':<13}{'trains':<7}{'width':>6}",
     ]
-    for group in plan.groups:
-        trains = "yes" if group.trains else "no"
-        sizes = f"{len(group.layers):>7}{group.parameters:>12,}"
-        lines.append(f"{group.stage:<8}{sizes}  {group.starts_from:<13}{trains:<7}{group.width:>6g}")
-    if head is not None:
-        lines.append(f"{'head':<8}{1:>7}{head.get_layer('head').count_params():>12,}  {'random':<13}{'yes':<7}{1:>6g}")
+    for stage, layers, parameters, init, trains, width in rows:
+        lines.append(f"{stage:<8}{layers:>7}{parameters:>12,}  {init:<13}{'yes' if trains else 'no':<7}{width:>6g}")
     lines.append(f"{plan.trainable_parameters:,} of {plan.parameters:,} backbone parameters train")
     return "\n".join(lines)
 
@@ -172,10 +175,10 @@ def _images_line(context: TrainingContext) -> str:
     sizes = sorted({(fact.width, fact.height) for fact in facts}, key=math.prod)
     largest = f" to {sizes[-1][0]}×{sizes[-1][1]}" if len(sizes) > 1 else ""
     discs = sum(fact.disc is not None for fact in facts)
-    disc = f", cut to the disc ({discs} of {len(facts)})" if config.images.fundus_crop else ""
+    disc = f", cropped to the fundus disc ({discs} of {len(facts)})" if config.images.fundus_crop else ""
     done = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[config.images.aspect]
     square = f"{config.model.image_size}×{config.model.image_size}"
-    cached = {"none": "", "ram": "; kept in memory", "disk": "; kept on disk"}[config.system.cache]
+    cached = {"none": "", "ram": "; cached in memory", "disk": "; cached on disk"}[config.system.cache]
     return f"{sizes[0][0]}×{sizes[0][1]}{largest} pixels{disc}, {done} to {square}{cached}"
 
 
@@ -183,20 +186,20 @@ def _folds_line(context: TrainingContext, *, short: bool) -> str:
     table, sizes = context.table, [Counter(fold.split.tolist()) for fold in context.folds]
     mean = "/".join(str(round(np.mean([size[split] for size in sizes]))) for split in ("train", "val", "test"))
     count, numbers = context.fold_count, ", ".join(str(fold.number) for fold in context.folds)
-    drawn = "by image" if table.patients is None else "by patient" if short else "patient-grouped"
-    drawn = "as given" if table.splits is not None else drawn if short else f"{drawn}, stratified"
+    kind = "by image" if table.patients is None else "by patient" if short else "patient-grouped"
+    kind = "as given" if table.splits is not None else kind if short else f"{kind}, stratified"
     if short:
         chosen = f"{count} fold{'s' * (count > 1)}" if len(sizes) == count else f"fold {numbers} of {count}"
     else:
         chosen = f"{count}" if len(sizes) == count else f"{numbers} of {count}"
-    return f"{chosen}, {drawn}; train/val/test ≈ {mean} images"
+    return f"{chosen}, {kind}; train/val/test ≈ {mean} images"
 
 
 def _weights_line(pretrained: PretrainedWeights | None) -> str:
     if pretrained is None:
         return "random"
     source, count = pretrained.source, len(pretrained.layers)
-    extra = f", {len(pretrained.extra)} of the file left out (head)" if pretrained.extra else ""
+    extra = f", {len(pretrained.extra)} ignored (head)" if pretrained.extra else ""
     terms = f"; {source.terms}" if source.terms else ""
     loaded = f"{count} layers loaded, {pretrained.changed} changed{extra}"
     return f"{source.given}  sha256 {pretrained.sha256[:12]}…  {loaded}{terms}"
@@ -204,37 +207,37 @@ def _weights_line(pretrained: PretrainedWeights | None) -> str:
 
 def _input_origin(context: TrainingContext) -> str:
     if context.config.model.preprocessing != "auto":
-        return "as asked"
+        return "as set"
     if context.pretrained is None:
         return "for random weights"
-    if context.pretrained.preprocessing_sure == "assumed":
-        return "assumed from the network; the file does not say, `radtransfer weights check` may tell"
-    return f"from the weights' {context.pretrained.preprocessing_sure}"
+    if context.pretrained.preprocessing_origin == "assumed":
+        return "assumed from the network, as the file does not say; check with `radtransfer weights check`"
+    return f"from the weights' {context.pretrained.preprocessing_origin}"
 
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network before its first step: every weight of `model` is set as `plan` says, from `pretrained` if any."""
+    """A network before its first step, with every weight of `model` set."""
 
     backbone: Backbone
     plan: TransferPlan
     model: keras.Model
-    pretrained: PretrainedWeights | None
+    pretrained: PretrainedWeights | None  # None for random weights
 
 
 @keras_defaults()
 def plan_network(
     config: Config, *, classes: int | None = None, notify: Callable[[str], None] = lambda _: None
 ) -> PlannedNetwork:
-    """Build the network, plan it, load the weights and set every tensor.
+    """Build the network and its transfer plan, load the weights and set every tensor.
 
-    With `classes`, the network has its preprocessing and a softmax head of that many classes; without, it is the
-    backbone alone, pooled, for images that are already preprocessed. ConfigError: The plan contradicts itself or does
-    not fit the network. WeightsError: The weights cannot be used.
+    With `classes`, the network has its preprocessing and a softmax head; without, it is the pooled backbone, which
+    takes preprocessed images. Raises ConfigError or WeightsError.
     """
     settings, backbone = config.model, BACKBONES[config.model.backbone]
     spec = transfer_spec(config.transfer, backbone, weights=settings.weights != "random")
     source, preprocessing = find_weights_and_scale(settings, backbone, notify)
+    backbone = source.network(backbone.name) if source else backbone
     if classes is None:
         model = build_architecture(backbone, image_size=settings.image_size, widths=spec.widths)
     else:
@@ -251,14 +254,14 @@ def plan_network(
     pretrained = load_weights(source, settings, backbone, spec.widths, notify)
     for note in plan.notes():
         notify(note)
-    start(model, plan, None if pretrained is None else pretrained.layers, seed=config.seed)
+    initialize_weights(model, plan, None if pretrained is None else pretrained.layers, seed=config.seed)
     return PlannedNetwork(backbone, plan, model, pretrained)
 
 
 def save_planned(network: PlannedNetwork, path: Path) -> None:
-    """The model as plain Keras, whole or not at all; ConfigError if `path` exists, or does not end in .keras."""
+    """Save the Keras model; ConfigError if `path` exists or does not end in .keras."""
     if path.suffix != ".keras" or path.exists():
-        raise ConfigError(f"--out takes a new file that ends in .keras. Received: {path}.")
+        raise ConfigError(f"--out: expected a new file that ends in .keras. Received: {path}.")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
@@ -266,13 +269,13 @@ def save_planned(network: PlannedNetwork, path: Path) -> None:
 
 
 def save_filters(network: PlannedNetwork, path: Path) -> None:
-    """The first convolution's filters and the weights' histograms by stage, beside the pretrained ones."""
+    """Draw the filters of the first convolution and the weight histograms by stage, beside the pretrained ones."""
     found = [kernel for kernel in convolution_kernels(network.model) if kernel[0] in network.plan.layers]
     source = network.pretrained.layers if network.pretrained else {}
     if not found:
         raise ConfigError(f"{network.backbone.name} has no 2-D convolution, so there are no filters to draw.")
     kernels = [(layer, kernel.numpy()) for layer, _, kernel in found]
-    pretrained = [(layer, source[layer][place]) for layer, place, _ in found if layer in source]
+    pretrained = [(layer, source[layer][index]) for layer, index, _ in found if layer in source]
     figure = draw_filters(
         kernels[0][1],
         _by_stage(kernels, network.plan),
@@ -293,52 +296,56 @@ def _by_stage(kernels: Sequence[tuple[str, np.ndarray]], plan: TransferPlan) -> 
 
 @dataclass(frozen=True)
 class Estimate:
-    """About what a run will cost on this machine; early stopping makes it shorter."""
+    """The estimated cost of a run on this machine without early stopping."""
 
     images: int
     folds: int
     steps_per_epoch: int
-    first_step_seconds: float  # the first step, tracing included; paid once
-    step_seconds: float  # every further step, its images decoded meanwhile
+    first_step_seconds: float  # with tracing; once
+    step_seconds: float  # every further step, with decoding in parallel
     epoch_seconds: float
     total_hours: float
-    peak_memory_mb: float | None  # of this process so far, in megabytes; None where the system does not tell
+    peak_memory_mb: float | None  # of this process so far; None if unknown
 
 
 @keras_defaults()
 def dry_run(
     config: Config, *, name: str | None = None, progress: Progress | None = None, inputs: RunInputs | None = None
 ) -> Estimate:
-    """Everything `finetune` does up to its first steps, without a run folder; it raises the same errors."""
+    """Do everything that `finetune` does up to its first steps, without a run folder; raises the same errors."""
     progress = progress or Progress()
     if config.system.distribute != "none":
-        progress.note("the estimate is of one device that does the work of all")
+        progress.note("the estimate assumes that one device does all the work")
         config = changed_config(config, {"system.distribute": "none"})
     out = run_folder(config, name=name, reuse=False)
     if (out / "run.json").exists():
-        progress.note(f"{out} holds a run already: --resume, --overwrite or another --out will be needed")
+        progress.note(f"{out} already contains a run: training will need --resume, --overwrite or another --out")
     context = prepare(config, report_file=out / "bad_images.txt", progress=progress, inputs=inputs)
     progress.plan(plan_lines(context, None), short_plan(context, None))
-    fold, size = context.folds[0], config.training.batch_size
-    context.start(fold)
+
+    def batches(images: int) -> int:
+        return math.ceil(images / config.training.batch_size)
+
+    fold = context.folds[0]
+    context.initialize(fold)
     data = context.fold_data(fold, context.batches)
     batch = next(iter(data.epoch(1)))
-    plain = _batches(min(len(data.training), IMAGES), size)
-    decoding = _seconds(lambda: list(data.plain())) / plain
-    checked = _batches(len(context.rows(fold, "val")), size) + (plain if context.learner.averages else 0)
-    once, epochs, all_batches = 0.0, [], _batches(len(context.table), size)
+    statistics_batches = batches(min(len(data.training), STATISTICS_IMAGES))
+    decoding = _seconds(lambda: list(data.statistics_epoch())) / statistics_batches
+    evaluated = batches(len(context.rows(fold, "val"))) + (statistics_batches if context.learner.averages else 0)
+    once, epochs = 0.0, []
     for learner in context.learners:
         context.reset(learner, fold)
-        features, first, step, validation = time_learner(learner, batch, decoding, batches=all_batches)
+        features, first, step, evaluation = time_learner(learner, batch, decoding, batches=batches(len(context.table)))
         once += features + first
-        epochs.append(data.steps * step + checked * validation)
-    tests = _batches(len(context.rows(fold, "test")), size) * validation
+        epochs.append(data.steps * step + evaluated * evaluation)
+    tests = batches(len(context.rows(fold, "test"))) * evaluation
     training = (sum(epochs) * config.training.epochs + tests) * len(context.folds)
     peak = None
     with suppress(ImportError):  # Windows
         import resource
 
-        unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
+        unit = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss is in bytes on macOS, in kilobytes elsewhere
         peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
     return Estimate(
         images=len(context.table),
@@ -352,16 +359,12 @@ def dry_run(
     )
 
 
-def _batches(images: int, size: int) -> int:
-    return -(-images // size)
-
-
 def time_learner(
     learner: Learner, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor], decoding: float, *, batches: int
 ) -> tuple[float, float, float, float]:
-    """Seconds that `learner` takes: for the cached features of all images, the first step, another, a validation batch.
+    """Seconds for caching the features of all images, the first step, a later step, and evaluating a batch.
 
-    Decoding a batch takes `decoding` seconds; all images are `batches` of them.
+    `decoding` is the seconds to decode a batch, `batches` the number of batches of all images.
     """
     (inputs, targets, weights), once = batch, 0.0
     if learner.from_features:
@@ -374,7 +377,7 @@ def time_learner(
     step = statistics.median(_seconds(lambda: learner.train(inputs, targets, weights).numpy()) for _ in range(3))
     learner.evaluate(inputs, targets)
     validation = _seconds(lambda: learner.evaluate(inputs, targets)[1].numpy())
-    # Images are decoded while the step before is computed: the slower of the two sets the pace.
+    # Images are decoded during the previous step, so the slower of the two counts.
     return once, first, max(step, decoding), max(validation, decoding)
 
 

@@ -1,6 +1,6 @@
-"""Reads and checks everything that a run needs, before hours are spent on it.
+"""Reads and checks everything that a run needs before training starts.
 
-What needs no network comes first, in `read_inputs`, and imports no TensorFlow: a mistake is told at once.
+`read_inputs` checks all that needs no network, without TensorFlow, so that mistakes are reported at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,21 +38,18 @@ if TYPE_CHECKING:
 
 
 _NOTHING_FROZEN = (
-    "--cache-features: the plan freezes nothing from the first layer on, so there is nothing to keep. "
-    "Add --freeze-to STAGE or a scheme that freezes."
+    "--cache-features: expected a plan that freezes the first layers. Received: one that trains them, so no features "
+    "can be cached. Add --freeze-to STAGE, or use a scheme that freezes."
 )
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run is given, resolved, read and checked as far as that needs no network.
-
-    `weights` are None for random ones; no image of `table` has been looked into.
-    """
+    """The inputs of a run, checked as far as possible without the network and without reading images."""
 
     backbone: Backbone
     spec: TransferSpec
-    weights: WeightSource | None
+    weights: WeightSource | None  # None for random weights
     preprocessing: str
     table: ImageTable
     scoring: Scoring
@@ -66,11 +63,11 @@ def read_inputs(config: Config, progress: Progress) -> RunInputs:
     if config.system.cache_features is True and not spec.freezes:
         raise ConfigError(_NOTHING_FROZEN)
     weights, preprocessing = find_weights_and_scale(config.model, backbone, progress.note)
+    backbone = weights.network(backbone.name) if weights else backbone
     table = read_table(config.data, progress=progress)
     show_notes(table.notes, progress)
     class_weights(config.training.class_weights, table.targets, classes=table.classes, task=table.task)
-    asked = config.data.positive_from
-    grade = table.positive_from if asked is None else asked
+    grade = table.positive_from if config.data.positive_from is None else config.data.positive_from
     scoring = Scoring(table.task, table.classes, grade, positive_class=positive_class(table, config.data))
     folds = assign_folds(table, config.splits, seed=config.seed, allow_leakage=config.data.allow_leakage)
     activation = config.model.head
@@ -91,12 +88,12 @@ def prepare(
     models: "ModelCache | None" = None,
     coordinator: "Coordinator | None" = None,
 ) -> "TrainingContext":
-    """Read and check everything, cheapest first; images are decoded last, and unreadable ones listed in `report_file`.
+    """Read and check everything, images last; unreadable ones are listed in `report_file`.
 
-    ConfigError, WeightsError and DataError say what cannot be used.
+    Raises ConfigError, WeightsError or DataError for what cannot be used.
     """
     inputs = inputs or read_inputs(config, progress)
-    # The modules that need TensorFlow.
+    # These modules import TensorFlow.
     from radtransfer.images.pipeline import make_batches
     from radtransfer.training.context import ModelCache, TrainingContext
     from radtransfer.training.distributed import Coordinator
@@ -131,7 +128,7 @@ def prepare(
     if config.system.cache_features is True and not cached:
         raise ConfigError(_NOTHING_FROZEN)
     if cached and training.augmentation != "none":
-        progress.note(f"features of the frozen part are kept: there is no {training.augmentation} augmentation")
+        progress.note(f"the features of the frozen layers are cached, so augmentation {training.augmentation} is off")
     checked = check_images(
         table,
         workers=device.workers,
@@ -154,8 +151,7 @@ def prepare(
     for fold in folds if training.monitor == "auc" else ():
         targets = table.targets[fold.split == "val"]
         if exact_auc(targets, np.nan_to_num(targets), inputs.scoring) is None:
-            what = "the AUC of its validation images is undefined; their loss picks the best epoch"
-            undefined.append(f"fold {fold.number}: {what}")
+            undefined.append(f"fold {fold.number}: validation AUC is undefined; validation loss picks the best epoch")
     for note in (*notes, *undefined, *plan.notes()):
         (progress.warning if note.startswith(LEAK) else progress.note)(note)
     return TrainingContext(
@@ -190,17 +186,15 @@ def prepare(
 def find_weights_and_scale(
     model: ModelSettings, backbone: Backbone, notify: Callable[[str], None]
 ) -> tuple[WeightSource | None, str]:
-    """Where the weights are (None for random ones) and the input scale, with a word where it may surprise."""
+    """The source of the weights, None for random ones, and the preprocessing; `notify` gets surprising choices."""
     if model.weights == "random" and backbone.pretrained:
-        notify(
-            f"{backbone.name} starts from random weights; --weights imagenet or a file starts it from pretrained ones"
-        )
+        notify(f"{backbone.name} starts from random weights; for pretrained ones give --weights imagenet or a file")
     source = resolve_weights(model.weights, backbone=backbone.name)
     own = None if source is None else source.preprocessing_for(backbone.name)[0]
     if model.preprocessing == "auto":
         return source, own or RANDOM_PREPROCESSING
     if own not in (None, model.preprocessing):
-        notify(f"the weights were trained with {own} input, {model.preprocessing} is used as asked")
+        notify(f"the weights were trained with preprocessing {own}, but {model.preprocessing} is set and used")
     return source, model.preprocessing
 
 
@@ -213,9 +207,9 @@ def load_weights(
     *,
     model: "keras.Model | None" = None,
 ) -> PretrainedWeights | None:
-    """The weights, for the network at full width: a narrow one takes from them what it can.
+    """The pretrained weights for the network at full width; WeightsError if they cannot be used.
 
-    `model` is the network, if there is one already; used where it has full width. WeightsError: They cannot be used.
+    `model` is the network itself, if it was built before; used only at full width.
     """
     if source is None:
         return None

@@ -1,4 +1,4 @@
-"""Fine-tune a network on medical images: the main job, and what each fold and the run leave behind."""
+"""Fine-tunes a network on medical images, fold by fold, and writes the run folder."""
 
 import os
 import shlex
@@ -30,7 +30,7 @@ from radtransfer.process import (
     versions,
 )
 from radtransfer.runs.folder import (
-    FREE,
+    FREE_SETTINGS,
     Run,
     atomic_write,
     differences,
@@ -54,24 +54,24 @@ from radtransfer.training.trackers import tracked
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A finished fold: table rows of its test images, their probabilities, and what its `metrics.json` holds."""
+    """A finished fold."""
 
     fold: Fold
-    test: np.ndarray
-    probabilities: np.ndarray
-    metrics: dict[str, Any]
+    test: np.ndarray  # table rows of the test images
+    probabilities: np.ndarray  # float32 (test images, classes)
+    metrics: dict[str, Any]  # the content of metrics.json
 
 
 def write_fold_result(context: TrainingContext, fold: Fold, state: FitState, folder: Path) -> FoldResult:
-    """Save the model, predict validation and test images with it, score, and clear the checkpoints.
+    """Save the model, predict and score the validation and test images, and delete the checkpoints.
 
     `metrics.json` is written last: a fold that has it is finished.
     """
-    exact = context.exact_evaluator()
+    evaluator = context.float32_evaluator()
     with atomic_write(folder / "model.keras") as part:
-        exact.classifier.model.save(part)
+        evaluator.classifier.model.save(part)
     rows = context.rows(fold, "val", "test")
-    probabilities, _ = predict(exact, context.batches.in_order(rows))
+    probabilities, _ = predict(evaluator, context.batches.in_order(rows))
     write_rows(folder / "predictions.csv", _header(context), _prediction_rows(context, fold, rows, probabilities))
     in_test = fold.split[rows] == "test"
     test, val = (
@@ -96,20 +96,20 @@ def write_fold_result(context: TrainingContext, fold: Fold, state: FitState, fol
 
 
 def read_fold_result(context: TrainingContext, fold: Fold, folder: Path) -> FoldResult:
-    """What `write_fold_result` wrote."""
+    """The result of a fold that was finished earlier."""
     _clear_checkpoints(folder)
     metrics, test = read_record(folder / "metrics.json"), context.rows(fold, "test")
     with reading(folder):
         lines = [line for line in read_rows(folder / "predictions.csv") if line["split"] == "test"]
         if [line["path"] for line in lines] != [context.table.paths[row] for row in test]:
-            raise ValueError("its predictions are not of the fold's test images")
+            raise ValueError("its predictions do not match the test images of the fold")
         names = context.table.classes
         probabilities = np.array([[line[f"p_{name}"] for name in names] for line in lines], np.float32)
     return FoldResult(fold, test, probabilities, metrics)
 
 
 def write_summary(context: TrainingContext, results: Sequence[FoldResult], folder: Path) -> dict[str, Any]:
-    """The test predictions of all folds in one table, and their metrics."""
+    """Write the test predictions of all folds into one table, and their metrics."""
     lines = [
         [*line, result.fold.number]
         for result in results
@@ -153,7 +153,7 @@ def _prediction_rows(
     table, labels = context.table, context.table.labels
     patients = table.patients or [""] * len(table)
     for row, values in zip(rows, probabilities, strict=True):
-        # Nine significant digits bring a float32 back exactly.
+        # Nine significant digits restore a float32 exactly.
         numbers = [f"{value:.9g}" for value in values]
         yield [table.paths[row], patients[row], labels[row], fold.split[row], *numbers]
 
@@ -170,15 +170,15 @@ DECISIVE = (
     "images_sha256",
     "replicas",
 )
-"""What of `run.json` must not change between the start of a run and its resumption, nor differ between workers."""
+"""Entries of `run.json` that decide the numbers: equal on all workers, and unchanged when a run is resumed."""
 
-_PLACES = FREE | {"data.source", "data.image_root", "model.weights"}
-"""Settings that may differ between workers; of what lies in these places the contents are compared."""
+_MAY_DIFFER = FREE_SETTINGS | {"data.source", "data.image_root", "model.weights"}
+"""Settings that may differ between workers; the contents of these paths are compared instead."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its folder, and what its `metrics.json` holds."""
+    """A finished run: its folder and the content of its `metrics.json`."""
 
     path: Path
     metrics: dict[str, Any]
@@ -196,26 +196,25 @@ def finetune(
     models: ModelCache | None = None,
     callbacks: Sequence[Any] = (),
 ) -> Result:
-    """Train, validate and test on every fold, and leave a run folder.
+    """Train, validate and test on every fold, and write a run folder.
 
     Args:
         config: From `load_config`.
-        name: Of the run folder below `runs/`, where `config.out` is not given.
-        resume: Go on with the same run where it stopped, to the same result.
+        name: Of the run folder in `runs/`, if `config.out` is not given.
+        resume: Continue the same run where it stopped; the result is the same as without the stop.
         overwrite: Replace the run in `config.out`.
-        progress: Told what happens.
-        inputs: From `read_inputs` of these settings, if it was called already.
-        models: Of earlier runs in this process: a network that fits is taken over, to the same result, and the first
-            step comes many times sooner.
-        callbacks: Keras callbacks, called for every fold; see `fit`.
+        progress: Receives all progress and notes.
+        inputs: From `read_inputs` of these settings, if it was called before.
+        models: Networks of earlier runs in this process. Reusing one saves tracing and changes no number.
+        callbacks: Keras callbacks, called in every fold; see `fit`.
 
     Raises:
-        ConfigError: A setting cannot be used; RunError where it is the run folder.
+        ConfigError: A setting cannot be used; RunError if it is the run folder.
         DataError: The images, labels or splits cannot be used.
         WeightsError: The weights cannot be used.
         TrainingError: Every fold failed.
-        FoldsFailedError: Some folds failed; the others are kept and summarized.
-        WorkerLostError: Another worker of a distributed training is gone.
+        FoldsFailedError: Some folds failed; the results of the others are saved.
+        WorkerLostError: Another worker of a distributed training has stopped.
     """
     progress = progress or Progress()
     coordinator = join(config.system, notify=progress.note)
@@ -223,10 +222,10 @@ def finetune(
     settings = run_settings(config, out=out)
 
     def prepared(report_file: Path | None) -> tuple[TrainingContext, dict[str, Any]]:
-        """The run before its first step, the same on every worker, and what `run.json` says of it."""
-        coordinator.check_same(versions())  # first: others have other settings
+        """The context, which is checked to be the same on every worker, and its `run.json`."""
+        coordinator.check_same(versions())  # first, as other versions may have other settings
         given = flat_settings(settings, source="config.yaml", mistakes=[])
-        coordinator.check_same({name: value for name, value in given.items() if name not in _PLACES})
+        coordinator.check_same({name: value for name, value in given.items() if name not in _MAY_DIFFER})
         context = prepare(
             config, report_file=report_file, progress=progress, inputs=inputs, models=models, coordinator=coordinator
         )
@@ -235,38 +234,38 @@ def finetune(
         coordinator.check_same({name: record[name] for name in DECISIVE})
         return context, record
 
-    if not coordinator.is_chief:  # the same steps, and nothing is written
+    if not coordinator.is_chief:  # takes the same steps and writes nothing
         with coordinator.watch():
             finished = coordinator.broadcast(None)
             return Result(out, finished) if finished else _train(prepared(None)[0], None, out, progress)
-    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _interrupts(run, settings, progress):
+    with open_run(out, settings, resume=resume, overwrite=overwrite) as run, _noted_interrupt(run, settings, progress):
         with coordinator.watch():
             finished = None
             if run.finished:
                 with reading(run.path):
-                    # Those of earlier versions do not say which class is positive.
+                    # Earlier versions did not write the positive class.
                     positive = {"positive_class": recorded_scoring(run.record).positive_class}
                     finished = positive | read_record(run.path / "metrics.json")
             finished = coordinator.broadcast(finished)
             if finished:
-                progress.note(f"{out} is finished; nothing is left to do")
+                progress.note(f"{out} is already finished")
                 return Result(out, finished)
             context, record = prepared(out / "bad_images.txt")
         _check_unchanged(run, record)
         run.begin(settings)
-        with _status_kept(run, progress), coordinator.watch(), tracked(config, out, progress) as progress:
+        with _recorded_status(run, progress), coordinator.watch(), tracked(config, out, progress) as progress:
             rows = list(fold_rows(context.table, context.folds))
             write_rows(run.path / "folds.csv", FOLD_COLUMNS, rows)
-            if "versions" in run.record:  # a resumed run adds what it goes on with
-                again = {"at": now(), "versions": record["versions"], "device": record["device"]}
-                run.update(resumed=[*run.record.get("resumed", []), again])
+            if "versions" in run.record:  # resumed
+                resumption = {"at": now(), "versions": record["versions"], "device": record["device"]}
+                run.update(resumed=[*run.record.get("resumed", []), resumption])
             else:
                 run.update(**record, fold_rows=len(rows))
             return _train(context, run, out, progress)
 
 
 def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progress) -> Result:
-    """Train every fold and summarize, without `run` keep nothing; failed folds are named, and decide the exit code."""
+    """Train and summarize all folds; a worker without `run` writes nothing. Raises an error that names failed folds."""
     folder = None if run is None else out
     progress.plan(plan_lines(context, folder), short_plan(context, folder))
     context = context.with_cached_images(progress)
@@ -276,7 +275,7 @@ def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progr
             results.append(train_fold(context, fold, run, progress))
         except TrainingError as error:
             if isinstance(error, OutOfMemoryError) and context.coordinator.workers > 1:
-                raise  # memory runs out on one worker, which ends the job; all else fails on every worker alike
+                raise  # only this worker fails, so the job must end; other errors occur on every worker
             failures[fold.number] = str(error)
             progress.note(f"fold {fold.number} failed: {error}")
     if not results:
@@ -285,7 +284,7 @@ def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progr
     result = Result(out, metrics)
     if failures:
         raise FoldsFailedError(
-            f"{len(failures)} of {len(context.folds)} folds failed; {out / 'metrics.json'} holds the others. "
+            f"{len(failures)} of {len(context.folds)} folds failed; {out / 'metrics.json'} contains the others. "
             + " ".join(f"Fold {number}: {reason}" for number, reason in failures.items()),
             result,
         )
@@ -293,7 +292,7 @@ def _train(context: TrainingContext, run: Run | None, out: Path, progress: Progr
 
 
 def train_fold(context: TrainingContext, fold: Fold, run: Run | None, progress: Progress) -> FoldResult | None:
-    """One fold, from its first weights to its test predictions."""
+    """Train, validate and test one fold."""
     folder = Path(f"fold_{fold.number}") if run is None else run.fold(fold.number)
     finished = context.coordinator.broadcast((folder / "metrics.json").exists())
     if finished:
@@ -302,9 +301,8 @@ def train_fold(context: TrainingContext, fold: Fold, run: Run | None, progress: 
         state = _fit_fold(context, fold, run, folder, progress)
         if run is None:
             return None
-        # What training and validation took, over every resumption.
-        per_fold = run.record.get("timings", {}).get("seconds_per_fold", {})
-        per_fold = per_fold | {str(fold.number): round(state.seconds, 1)}
+        per_fold = dict(run.record.get("timings", {}).get("seconds_per_fold", {}))
+        per_fold[str(fold.number)] = round(state.seconds, 1)  # training and validation, over all resumptions
         run.update(timings={"seconds": round(sum(per_fold.values()), 1), "seconds_per_fold": per_fold})
         result = write_fold_result(context, fold, state, folder)
     progress.fold(fold.number, context.fold_count, result.metrics)
@@ -312,9 +310,9 @@ def train_fold(context: TrainingContext, fold: Fold, run: Run | None, progress: 
 
 
 def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Path, progress: Progress) -> FitState:
-    """Train `fold`; the network then has the weights of its best epoch."""
+    """Initialize and train the network, which ends with the weights of its best epoch."""
 
-    def fitted(learner: Learner, settings: TrainingSettings, folder: Path) -> FitState:
+    def train(learner: Learner, settings: TrainingSettings, folder: Path) -> FitState:
         context.reset(learner, fold)
         return fit(
             learner,
@@ -329,62 +327,63 @@ def _fit_fold(context: TrainingContext, fold: Fold, run: Run | None, folder: Pat
         )
 
     settings = context.config.training
-    context.start(fold)
+    context.initialize(fold)
     if run is not None:
         with atomic_write(folder / "initial.weights.h5") as part:
             context.classifier.model.save_weights(part)
     if context.head_learner is not None:
         progress.note(f"fold {fold.number}: the head trains alone first")
         head_folder = folder / "head_phase" if run is None else run.head_phase(fold.number)
-        fitted(context.head_learner, head_phase(settings), head_folder)
-        progress.note(f"fold {fold.number}: now everything trains")
-    return fitted(context.learner, settings, folder)
+        train(context.head_learner, head_phase(settings), head_folder)
+        progress.note(f"fold {fold.number}: now all layers train")
+    return train(context.learner, settings, folder)
 
 
 def _check_unchanged(run: Run, record: dict[str, Any]) -> None:
-    """What decides the numbers must be as it was when the run was started."""
-    # Runs of earlier versions recorded less.
-    before = {name: run.record[name] for name in DECISIVE if name in run.record}
+    """Raise RunError if anything that decides the numbers has changed since the run was started."""
+    if "versions" not in run.record:
+        return
+    before = {name: run.record[name] for name in DECISIVE if name in run.record}  # earlier versions wrote fewer
     if onednn_decided_by() == "radtransfer":
-        before.setdefault("onednn", onednn_by_default())  # what earlier versions computed with
-    after = {name: record[name] for name in before}
-    changed = [] if "versions" not in run.record else list(differences(before, after))
-    if changed:
-        advice = {"images_sha256": lambda _: " (image files have other contents)"}
-        advice["onednn"] = lambda old: f" (set {ONEDNN}={1 if old else 0} before radtransfer starts)"
-        what = "; ".join(
-            f"{name} was {old}, is {new}{advice.get(name, lambda _: '')(old)}" for name, old, new in changed
-        )
+        before.setdefault("onednn", onednn_by_default())  # the arithmetic of earlier versions
+    changes = []
+    for name, old, new in differences(before, {name: record[name] for name in before}):
+        advice = {
+            "images_sha256": " (the content of image files has changed)",
+            "onednn": f" (set {ONEDNN}={1 if old else 0} before radtransfer starts)",
+        }
+        changes.append(f"{name} was {old}, is {new}{advice.get(name, '')}")
+    if changes:
         raise RunError(
-            f"--resume: this is not what {run.path} was started with: {what}. Restore it (arithmetic: with --precision "
-            "and --jit), or start a new run with another --out."
+            f"--resume: {run.path} was started with something else: {'; '.join(changes)}. Restore it (arithmetic: with "
+            "--precision and --jit), or start a new run with another --out."
         )
 
 
 @contextmanager
-def _interrupts(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
-    """Say how to go on after an interrupt: also while the images are looked at, which may take long."""
+def _noted_interrupt(run: Run, settings: dict[str, Any], progress: Progress) -> Iterator[None]:
+    """After an interrupt, print the command that resumes the run."""
 
-    def tell() -> None:
+    def interrupted() -> None:
         if run.replaces and not run.record:
-            progress.note(f"interrupted before the new run began; the one in {run.path} still stands")
+            progress.note(f"interrupted before the new run began; the old run in {run.path} is unchanged")
             return
         with suppress(RadtransferError):  # the disk may be full
             if not run.record:
                 write_text(run.path / "config.yaml", write_yaml(settings))
-        progress.note(f"interrupted; go on with: {_again(run)}")
+        progress.note(f"interrupted; resume with: {_resume_command(run)}")
 
     try:
-        with on_forced_exit(tell):
+        with on_forced_exit(interrupted):
             yield
     except KeyboardInterrupt:
-        tell()
+        interrupted()
         raise
 
 
 @contextmanager
-def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
-    """Keep `status` in `run.json` true, however the block ends short of a kill."""
+def _recorded_status(run: Run, progress: Progress) -> Iterator[None]:
+    """Write to `run.json` how the block ended, unless the process is killed."""
 
     def interrupted() -> None:
         run.update(status="interrupted", ended=now())
@@ -397,14 +396,14 @@ def _status_kept(run: Run, progress: Progress) -> Iterator[None]:
         raise
     except BaseException as error:
         if isinstance(error, DiskError):
-            progress.note(f"stopped by the disk; when there is space, go on with: {_again(run)}")
-        with suppress(RadtransferError):  # as above
+            progress.note(f"stopped by a disk error; free some space, then resume with: {_resume_command(run)}")
+        with suppress(RadtransferError):  # the disk may be full
             run.update(status="failed", ended=now(), error=str(error))
         raise
     run.update(status="finished", ended=now(), error=None)
 
 
-def _again(run: Run) -> str:
+def _resume_command(run: Run) -> str:
     if run.record.get("replicas", {}).get("workers", 1) > 1:
         return "the same command for every worker, with --resume"
     join_words = subprocess.list2cmdline if os.name == "nt" else shlex.join

@@ -1,11 +1,11 @@
-"""One step: a network with its optimizer and its traced functions; and the moving statistics of batch norm.
+"""One training step: a network with its optimizer and traced functions, and the moving statistics of batch norm.
 
-Tracing a large network costs longer than many of its steps, so one learner serves all folds of a run, reset for each,
-and those of the next run that needs the same (see `context.ModelCache`).
+Tracing a large network takes longer than many of its steps, so one learner, reset for each fold, serves all folds of
+a run and later runs that need the same one (see `context.ModelCache`).
 
-After s steps at momentum m, a share m^s of the initial moving mean and variance is still there: at Keras' 0.99 and
-85 steps 43 %, which made a network of AUC 0.988 look like one of 0.655. Until 5/(1 − m) steps, when less than 1 % is
-left, the statistics are therefore measured over training images before they are used.
+After s steps at momentum m, moving statistics still contain a share m^s of their initial values: 43 % after 85 steps
+at Keras' 0.99, which made a network of AUC 0.988 score 0.655. Up to step 5/(1 − m), when less than 1 % is left, the
+statistics are therefore re-estimated on training images before each validation.
 """
 
 import math
@@ -24,13 +24,13 @@ from radtransfer.models.layers import seed_states, sub_layers
 from radtransfer.training.losses import make_loss
 
 Inputs = tf.Tensor | list[tf.Tensor]
-"""Images, float32 (batch, height, width, 3), RGB, 0–255; or a frozen trunk's outputs for them, float32."""
+"""Images, float32 (batch, height, width, 3), RGB, 0–255; or their features from the frozen layers, float32."""
 
 
 class Evaluator:
-    """Predicts with a network, a batch of one fixed shape at a time; traced once.
+    """Predicts with a network on batches of one fixed shape; traced once.
 
-    `cut` says where freezing ends; with `from_features` a batch holds what its trunk makes of images, and not images.
+    `cut` splits the network where freezing ends; with `from_features` the inputs are the features at the cut.
     """
 
     def __init__(
@@ -60,16 +60,17 @@ class Evaluator:
         return tf.cast(self.cut.logits(features, training=training), tf.float32)
 
     def _evaluate(self, inputs: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Probabilities (batch, classes) and unweighted loss (batch,), without dropout."""
+        """Probabilities (batch, classes) and unweighted losses (batch,), without dropout."""
         logits = self._logits(inputs, training=False)
         return self._activation(logits), self._loss(targets, logits, tf.ones([logits.shape[-1]]))
 
 
 class Learner(Evaluator):
-    """Trains a network as well: with its optimizer, the layers that are frozen, and the weight of each class.
+    """Trains a network: holds its optimizer, frozen layers and class weights.
 
-    Batch norm of `frozen` layers runs in inference mode. With `from_features` a batch holds what the frozen trunk makes
-    of images, if there is one. `averages` are moving averages of the weights that train; empty without `ema_momentum`.
+    Batch norm of `frozen` layers runs in inference mode. With `from_features` the inputs are the features of the
+    frozen layers, if any are frozen. `averages` are the moving averages of the trainable weights, empty without
+    `ema_momentum`.
     """
 
     def __init__(
@@ -95,28 +96,27 @@ class Learner(Evaluator):
         self.freeze()
         mixed_float16 = any(layer.compute_dtype == "float16" for layer in classifier.model.layers)
         self.optimizer = make_optimizer(settings, mixed_float16=mixed_float16)
-        # Without this the optimizer makes its variables in the first step, which is then traced twice.
+        # Without this the optimizer creates its variables in the first step, which is then traced twice.
         self.optimizer.build(classifier.model.trainable_variables)
         self.averages = weight_averages(self.optimizer)
-        # Of all zeros, as an optimizer's slots begin, only one is stored.
-        fresh = [np.array(variable) for variable in self.optimizer.variables]
-        self._fresh_optimizer = [x if x.any() else np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in fresh]
+        # Most slots start as zeros, of which only one is stored.
+        initial = [np.array(variable) for variable in self.optimizer.variables]
+        self._initial_optimizer = [x if x.any() else np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in initial]
         self._class_weights = tf.Variable(tf.ones([self._targets.shape[-1]]), trainable=False)
         weights = tf.TensorSpec((batch_size,), tf.float32)
         self.train = tf.function(self._train, input_signature=[self._inputs, self._targets, weights], jit_compile=jit)
         self.observe = tf.function(self._observe, input_signature=[self._inputs], jit_compile=jit)
 
     def reset(self, class_weights: np.ndarray) -> None:
-        """A fresh optimizer and these class weights; the network's weights are the caller's to set."""
+        """Reset the optimizer and set the class weights; the caller sets the weights of the network."""
         self.freeze()
-        for variable, value in zip(self.optimizer.variables, self._fresh_optimizer, strict=True):
+        for variable, value in zip(self.optimizer.variables, self._initial_optimizer, strict=True):
             variable.assign(value)
         self._class_weights.assign(class_weights)
 
     def seed_epoch(self, seed: int) -> None:
-        """Make dropout of the coming epoch a pure function of `seed`."""
-        places = range(len(seed_states(self.classifier.model)))
-        self.set_seeds([np.array([seed, place << 32]) for place in places])
+        """Make dropout in the next epoch a pure function of `seed`."""
+        self.set_seeds([np.array([seed, i << 32]) for i in range(len(seed_states(self.classifier.model)))])
 
     def seeds(self) -> list[np.ndarray]:
         return [np.array(state) for state in seed_states(self.classifier.model)]
@@ -126,40 +126,40 @@ class Learner(Evaluator):
             state.assign(seed)
 
     def state(self) -> Iterator[np.ndarray]:
-        """Weights and optimizer, enough to go on exactly; one array at a time."""
+        """The weights and the optimizer, one array at a time: enough to resume exactly."""
         return (np.array(variable) for variable in self._variables())
 
     def restore(self, state: list[np.ndarray]) -> None:
-        """Set what `state` gave; RunError, and nothing is set, if it is of another network, optimizer or precision."""
+        """Set what `state` returned; RunError, with nothing set, if network, optimizer or precision differ."""
         variables = self._variables()
         if [array.shape for array in state] != [tuple(variable.shape) for variable in variables]:
             raise RunError(
-                "A checkpoint of another network, optimizer or precision: "
-                f"expected {len(variables)} arrays of its shapes, received {len(state)}. "
-                "Delete the fold's folder to begin it again."
+                "The checkpoint belongs to a different network, optimizer or precision: "
+                f"expected {len(variables)} arrays of matching shapes. Received: {len(state)} arrays. "
+                "Delete the folder of this fold to start it again."
             )
         for variable, value in zip(variables, state, strict=True):
             variable.assign(value)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside the block the network has its averages, where there are any; after it the weights that train."""
-        self._exchange_averages()
+        """Inside the block the network has the averaged weights, if there are any."""
+
+        def swap() -> None:
+            pairs = zip(self.classifier.model.trainable_variables, self.averages, strict=True) if self.averages else ()
+            for variable, average in pairs:
+                value = np.array(variable)
+                variable.assign(average)
+                average.assign(value)
+
+        swap()
         try:
             yield
         finally:
-            self._exchange_averages()
-
-    def _exchange_averages(self) -> None:
-        if not self.averages:
-            return
-        for variable, average in zip(self.classifier.model.trainable_variables, self.averages, strict=True):
-            value = np.array(variable)
-            variable.assign(average)
-            average.assign(value)
+            swap()
 
     def freeze(self) -> None:
-        """Mark the layers that do not train: a step is traced with them as they are at its first call."""
+        """Set `trainable` of every layer; tracing a step reads it."""
         for layer in self.classifier.model.layers:
             layer.trainable = layer.name not in self._frozen
 
@@ -167,7 +167,7 @@ class Learner(Evaluator):
         return [*self.classifier.model.weights, *self.optimizer.variables]
 
     def _train(self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """One step; gives the sum of the losses of the rows that count."""
+        """One step; returns the sum of the weighted losses."""
         total, gradients = self._gradients(inputs, targets, weights, tf.maximum(tf.reduce_sum(weights), 1.0))
         self.optimizer.apply(gradients, self.classifier.model.trainable_variables)
         return total
@@ -175,9 +175,9 @@ class Learner(Evaluator):
     def _gradients(
         self, inputs: Inputs, targets: tf.Tensor, weights: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The sum of the losses, and the gradients of its `count`-th part."""
+        """The sum of the weighted losses, and the gradients of that sum divided by `count`."""
         variables = self.classifier.model.trainable_variables
-        # Only what trains is watched: the trunk is not recorded, and gradient work stops where it ends.
+        # Watching only trainable variables keeps the frozen layers off the tape.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             losses = self._loss(targets, self._logits(inputs, training=True), self._class_weights)
@@ -190,10 +190,10 @@ class Learner(Evaluator):
 
 
 def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int) -> float:
-    """The rate of step `step` (from 0).
+    """The learning rate of step `step`, from 0.
 
-    Warm-up rises linearly and reaches the peak with its last step; cosine falls to 0 over what is left of
-    `epochs`; step divides by 10 at each of `step_epochs`.
+    Warm-up rises linearly and reaches the peak at its last step; "cosine" then falls to 0 at the end of `epochs`;
+    "step" divides by 10 at each of `step_epochs`.
 
     References:
         Goyal et al. 2017, Accurate, Large Minibatch SGD, section 2.2 (warm-up, steps).
@@ -212,7 +212,7 @@ def learning_rate(settings: TrainingSettings, *, step: int, steps_per_epoch: int
 
 
 def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for; with loss scaling where it computes in float16."""
+    """The optimizer of the settings, with loss scaling for mixed float16."""
     rate, decay, momentum = settings.learning_rate, settings.weight_decay or None, settings.momentum
     average = {"use_ema": settings.ema_momentum is not None, "ema_momentum": settings.ema_momentum or 0.0}
     optimizer = {
@@ -225,29 +225,25 @@ def make_optimizer(settings: TrainingSettings, *, mixed_float16: bool) -> keras.
 
 
 def weight_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The moving averages of the variables that `optimizer` was built for, in their order; none without `use_ema`.
-
-    As in Keras, the first step sets them to its weights.
-    """
+    """The moving averages of the optimizer's variables, in their order; empty without `use_ema`."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return inner._model_variables_moving_average if inner.use_ema else []
 
 
 class FusedAdamStep:
-    """The step of Adam without AMSGrad.
+    """Adam's update (without AMSGrad) as one operation of TensorFlow.
 
-    Keras composes an update of about ten operations, each of which reads and writes a whole variable; TensorFlow has
-    one for each rule, which is traced sooner and passes over memory once. Rules, variables and results are those of
-    Keras but for rounding.
+    Keras composes it of about ten operations, each of which reads and writes a whole variable; the fused operation is
+    traced faster and passes over memory once. The results are those of Keras except for rounding.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        place = self._get_variable_index(variable)
+        index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[place].value.handle,
-            v=self._velocities[place].value.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
             lr=learning_rate,
@@ -286,14 +282,14 @@ class FusedRMSprop(keras.optimizers.RMSprop):
     """RMSprop, fused where it has momentum."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        if not self.momentum:  # Keras has no variables for it then, and the operation needs them
+        if not self.momentum:  # Keras then has no momentum variables, which the operation needs
             super().update_step(gradient, variable, learning_rate)
             return
-        place = self._get_variable_index(variable)
+        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyRMSProp(
             var=variable.handle,
-            ms=self._velocities[place].value.handle,
-            mom=self._momentums[place].value.handle,
+            ms=self._velocities[index].value.handle,
+            mom=self._momentums[index].value.handle,
             lr=learning_rate,
             rho=self.rho,
             momentum=self.momentum,
@@ -302,27 +298,26 @@ class FusedRMSprop(keras.optimizers.RMSprop):
         )
 
 
-IMAGES = 512  # training images, at most, that the statistics are measured on
+STATISTICS_IMAGES = 512  # maximum number of training images for re-estimating batch-norm statistics
 
 
 def settled_after(momentum: float | None) -> int:
-    """Steps after which moving statistics can be trusted; 0 for networks without batch norm."""
+    """The step from which moving statistics need no re-estimation; 0 for networks without batch norm."""
     return 0 if momentum is None else round(5 / (1 - momentum))
 
 
 def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]]) -> None:
     """Set the moving statistics of every trainable batch-norm layer from `batches` of training images.
 
-    The variance is that of all images: mean of the batch variances plus variance of the batch means. Frozen layers
-    keep theirs.
+    The variance is that of all images: the mean of the batch variances plus the variance of the batch means.
     """
     layers = trainable_batch_norms(learner.classifier.model)
     if not layers:
         return
     means, variances = [], []
     for images, *_ in batches:
-        # From zero, one update leaves (1 − momentum) times the statistics of the batch.
-        _set(layers, [(0.0 * layer.moving_mean, 0.0 * layer.moving_variance) for layer in layers])
+        # An update from zero gives (1 − momentum) times the statistics of the batch.
+        _set_statistics(layers, [(0.0 * layer.moving_mean, 0.0 * layer.moving_variance) for layer in layers])
         learner.observe(images)
         means.append([np.array(layer.moving_mean, np.float64) / (1 - layer.momentum) for layer in layers])
         variances.append([np.array(layer.moving_variance, np.float64) / (1 - layer.momentum) for layer in layers])
@@ -334,10 +329,10 @@ def reestimate_statistics(learner: Learner, batches: Iterable[tuple[tf.Tensor, .
 
 @contextmanager
 def evaluation_mode(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] | None) -> Iterator[None]:
-    """Inside the block averaged weights, if there are any, and statistics from `batches`; after it those of before.
+    """Inside the block use averaged weights, if there are any, and batch-norm statistics from `batches`, if given.
 
-    None leaves the statistics. Averaged weights need their own: those that training gathers are of other weights.
-    Measuring them draws dropout, too: its generators are put back as well.
+    Averaged weights need their own statistics, as those gathered in training belong to other weights. Afterwards
+    weights, statistics and the states of dropout are restored.
 
     References:
         Izmailov et al. 2018, Averaging Weights Leads to Wider Optima (arXiv 1803.05407), section 3.2.
@@ -350,30 +345,31 @@ def evaluation_mode(learner: Learner, batches: Iterable[tuple[tf.Tensor, ...]] |
         before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
         reestimate_statistics(learner, batches)
         yield
-        _set(layers, before)
+        _set_statistics(layers, before)
         learner.set_seeds(seeds)
 
 
-def share_statistics(source: keras.Model, target: keras.Model) -> int:
-    """Set moving statistics of `target`'s batch-norm layers from those of the same name in `source`; returns how many.
+def copy_statistics(source: keras.Model, target: keras.Model) -> None:
+    """Copy the moving statistics of batch-norm layers from `source` to the layers of the same name in `target`.
 
-    A comparison then sees what weights changed: fine-tuning on other images changes the statistics at once, whatever
-    the learning rate, and with them which rectified channels are constant. ConfigError: None has a counterpart.
+    A comparison then shows the effect of the weights alone: fine-tuning on other images changes the statistics at
+    once, whatever the learning rate. Raises ConfigError if there are no such layers.
     """
-    theirs, count = batch_norms(source), 0
-    for name, layer in batch_norms(target).items():
-        other = theirs.get(name)
-        if other is not None and other.moving_mean.shape == layer.moving_mean.shape:
-            layer.moving_mean.assign(other.moving_mean)
-            layer.moving_variance.assign(other.moving_variance)
-            count += 1
-    if not count:
-        raise ConfigError("--batch-norm shared: the networks have no batch-norm layer of one name and width in common.")
-    return count
+    sources, targets = batch_norms(source), batch_norms(target)
+    pairs = [(sources[name], layer) for name, layer in targets.items() if name in sources]
+    pairs = [(other, layer) for other, layer in pairs if other.moving_mean.shape == layer.moving_mean.shape]
+    if not pairs:
+        raise ConfigError(
+            "--batch-norm shared: expected batch-norm layers of the same name and width in both networks. "
+            "Received: none. Leave the option out."
+        )
+    for other, layer in pairs:
+        layer.moving_mean.assign(other.moving_mean)
+        layer.moving_variance.assign(other.moving_variance)
 
 
 def batch_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
-    """The batch-norm layers of a model by name, those within other layers (`outer/inner`) as well."""
+    """The batch-norm layers of a model by name, with those inside other layers as `outer/inner`."""
     return {
         f"{layer.name}/{path}".rstrip("/"): part
         for layer in model.layers
@@ -383,11 +379,10 @@ def batch_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization
 
 
 def trainable_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Those whose statistics move."""
     return [layer for layer in batch_norms(model).values() if layer.trainable]
 
 
-def _set(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:
+def _set_statistics(layers: list[keras.layers.BatchNormalization], values: list[tuple]) -> None:
     for layer, (mean, variance) in zip(layers, values, strict=True):
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(variance)

@@ -1,9 +1,9 @@
-"""Shows a run in the trackers that were asked for: they follow the files of the run folder and decide nothing.
+"""Logs a run to experiment trackers, which read the files of the run folder and do not affect the run.
 
-A figure is shown once it is in the folder, so that a run which goes on after a kill loses no point of a tracker.
-TensorBoard writes event files into the run folder, MLflow a folder there, or to the server that MLFLOW_TRACKING_URI
-names, Weights & Biases offline into the run folder, unless the user has logged in or says otherwise. To add a tracker,
-write a subclass of `Tracker` and give it a line in `TRACKERS`.
+Values are logged after they are in the folder, so that a run that was killed and resumed loses no point. TensorBoard
+writes event files into the run folder; MLflow writes there too, or to the server in MLFLOW_TRACKING_URI; Weights &
+Biases writes there offline, unless the user has logged in or set another mode. To add a tracker, write a subclass of
+`Tracker` and add it to `TRACKERS`.
 """
 
 import contextlib
@@ -38,58 +38,58 @@ INSTALL = "pip install 'radtransfer[track]'"
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Raises ConfigError if a tracker is unknown or its package is not installed; imports no such package."""
+    """Raise ConfigError if a tracker is unknown or its package is not installed, without importing it."""
     missing = [name for name in names if importlib.util.find_spec(TRACKERS[name].package) is None]
     if missing:
-        raise ConfigError(f"--track {','.join(missing)}: not installed. Run: {INSTALL}; or remove it.")
+        raise ConfigError(f"--track {','.join(missing)}: not installed. Run: {INSTALL}; or remove the option.")
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run when it starts."""
+    """A run at its start, for a tracker."""
 
     name: str
-    folder: Path  # where the tracker may write; inside the run folder, and there already
+    folder: Path  # an existing folder for the tracker inside the run folder
     settings: Mapping[str, Any]  # dotted names and values: numbers, booleans, None and text
-    plan: Mapping[str, str]  # title and text of each aspect, as the terminal shows it before the first step
+    plan: Mapping[str, str]  # the plan block of the terminal: title to text
 
 
 class Tracker:
-    """Shows one run in one program. Any method may raise: the tracker is then left out, and the training goes on.
+    """Logs one run to one program. If a method raises, the tracker is dropped and training continues.
 
     To write your own, override the four methods; `start` sets `where`.
     """
 
     package: ClassVar[str]  # the module that must be installed
-    where: str = ""  # how the user looks at it, once it has started
+    where: str = ""  # how to view the run, set by `start`
 
-    def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
-        """Begin, or go on.
+    def start(self, run: TrackedRun, state: Mapping[str, str]) -> dict[str, str]:
+        """Start, or resume.
 
         Args:
-            run: What is tracked.
-            kept: What this method gave when the run was started first; empty then. The settings and the plan are
-                those of that first start and are shown already.
+            run: The run.
+            state: The result of this method at the first start; empty then. Settings and plan are logged only then.
 
         Returns:
-            What the next start needs to go on in the same place; at least one entry.
+            The state for resuming, with at least one entry.
         """
         raise NotImplementedError
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Show these figures at `step`, the number of training steps; a point may come twice, with equal values."""
+        """Log values at the training step `step`; a point may be logged twice, with equal values."""
         raise NotImplementedError
 
     def conclude(self, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of the whole run."""
         raise NotImplementedError
 
     def end(self, status: str) -> None:
-        """Close; `status` is "finished", "failed" or "interrupted", and the run may go on later after the last two."""
+        """Close; `status` is "finished", "failed" or "interrupted". The run may be resumed after the last two."""
         raise NotImplementedError
 
 
 def plan_markdown(plan: Mapping[str, str]) -> str:
-    """The plan block as Markdown that keeps its columns."""
+    """The plan block as a Markdown code block."""
     indented = (f"{title:<10}" + text.replace("\n", "\n" + " " * 10) for title, text in plan.items())
     return "\n".join(f"    {line}" for line in "\n".join(indented).split("\n"))
 
@@ -97,19 +97,19 @@ def plan_markdown(plan: Mapping[str, str]) -> str:
 class TensorBoard(Tracker):
     """Scalars by training step, the plan as text, the settings under HParams.
 
-    A run that goes on adds an event file; TensorBoard reads all of a folder as one run.
+    A resumed run adds an event file; TensorBoard reads all files in a folder as one run.
     """
 
     package = "tensorboard"
 
-    def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
+    def start(self, run: TrackedRun, state: Mapping[str, str]) -> dict[str, str]:
         import tensorflow as tf
         from tensorboard.plugins.hparams import api as hparams
 
         self._summary = tf.summary
         self._writer = tf.summary.create_file_writer(str(run.folder))
         self.where = f"tensorboard --logdir {shlex.quote(str(run.folder))}"
-        if not kept:
+        if not state:
             with self._writer.as_default():
                 settings = run.settings.items()
                 plain = (bool, int, float, str)
@@ -132,25 +132,25 @@ class TensorBoard(Tracker):
 
 
 class MLflow(Tracker):
-    """Settings as parameters, the plan as the run's note, figures as metrics.
+    """Settings as parameters, the plan as the run's note, values as metrics.
 
-    Uses the client alone, so that an MLflow run of the user's own that is active in this process is left alone.
+    Uses only the client, so that an active MLflow run of the user in this process is not affected.
     """
 
     package = "mlflow"
 
-    def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
-        # Read by MLflow: it sends statistics of use otherwise, and refuses folders of files, which need no database.
+    def start(self, run: TrackedRun, state: Mapping[str, str]) -> dict[str, str]:
+        # By default MLflow sends usage statistics, and refuses to write to a folder instead of a database.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        # A server that does not answer would hold a training up for four minutes each time.
+        # Otherwise each call to a server that does not answer takes four minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        uri = kept.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = state.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri or run.folder.absolute().as_uri())
-        self._run = kept.get("run_id") or self._new_run(run)
-        if kept:
+        self._run = state.get("run_id") or self._new_run(run)
+        if state:
             self._client.update_run(self._run, status="RUNNING")
         local = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(str(run.folder))}"
         self.where = f"run {self._run} at {uri}" if uri else local
@@ -180,13 +180,13 @@ class MLflow(Tracker):
         else:
             try:
                 experiment = client.create_experiment(name)
-            except MlflowException:  # another process may be making the same one
+            except MlflowException:  # another process may have created it at the same time
                 found = client.get_experiment_by_name(name)
                 if found is None:
                     raise
                 experiment = found.experiment_id
         made = client.create_run(experiment, run_name=run.name)
-        # Every MLflow server takes values of 500 characters and 100 parameters in a call.
+        # Limits of MLflow servers: 500 characters per value and 100 parameters per call.
         params = [Param(key, str(value)[:500]) for key, value in run.settings.items()]
         for first in range(0, len(params), 100):
             client.log_batch(made.info.run_id, params=params[first : first + 100])
@@ -195,15 +195,15 @@ class MLflow(Tracker):
 
 
 class WeightsAndBiases(Tracker):
-    """Settings as config, the plan as notes, figures over the training step.
+    """Settings as config, the plan as notes, values by training step.
 
-    WANDB_MODE decides between online, offline and disabled; without it, a login does. What the terminal shows and
-    the source code stay here.
+    WANDB_MODE is online, offline or disabled; without it, online if the user has logged in. Terminal output and source
+    code are not uploaded.
     """
 
     package = "wandb"
 
-    def start(self, run: TrackedRun, kept: Mapping[str, str]) -> dict[str, str]:
+    def start(self, run: TrackedRun, state: Mapping[str, str]) -> dict[str, str]:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -211,9 +211,9 @@ class WeightsAndBiases(Tracker):
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "radtransfer",
             name=run.name,
-            id=kept.get("id"),
+            id=state.get("id"),
             resume="allow",
-            config=None if kept else dict(run.settings),
+            config=None if state else dict(run.settings),
             notes=plan_markdown(run.plan),
             dir=str(run.folder.absolute()),
             mode=mode,
@@ -232,21 +232,21 @@ class WeightsAndBiases(Tracker):
         self._step = step
 
     def conclude(self, metrics: Mapping[str, float]) -> None:
-        # W&B takes the last value of a figure as its summary.
+        # W&B uses the last value of a metric as its summary.
         self.log(metrics, step=self._step)
 
     def end(self, status: str) -> None:
         self._run.finish(exit_code=0 if status == "finished" else 1)
 
 
-FOLDER = "trackers"  # of a run folder: what trackers write, and `state.json`, which says how far they have come
+FOLDER = "trackers"  # in a run folder: the files of the trackers, and `state.json` with their progress
 
 
 @contextlib.contextmanager
 def tracked(config: Config, path: Path, progress: Progress) -> Iterator[Progress]:
-    """A progress that passes everything on to `progress`, and keeps the trackers of the run in `path` up to date.
+    """A progress that forwards to `progress` and updates the trackers of the run in `path`.
 
-    Without trackers it is `progress` itself. A tracker that fails is left out, which is told once.
+    Without trackers it is `progress` itself. A tracker that fails is dropped, with a note.
     """
     if not config.track:
         yield progress
@@ -261,9 +261,9 @@ def tracked(config: Config, path: Path, progress: Progress) -> Iterator[Progress
 
 
 def points(path: Path) -> Iterator[tuple[str, int, int, dict[str, float]]]:
-    """Everything that the folds in the run folder `path` hold by now, a point for each epoch and for each test.
+    """All points of the folds in the run folder `path`, one for each epoch and each test.
 
-    A point is the series that it is a part of, its place there (upwards from 1), training steps, and figures by name.
+    A point is the name of its series, its number there (from 1), the training step, and values by name.
     """
     for folder in sorted(path.glob("fold_*"), key=lambda item: int(item.name[5:])):
         step = 0
@@ -283,7 +283,7 @@ def points(path: Path) -> Iterator[tuple[str, int, int, dict[str, float]]]:
 
 
 def figures(values: Mapping[str, Any], *, prefix: str = "", suffix: str = "") -> dict[str, float]:
-    """The numbers in nested mappings, named in letters that every tracker takes."""
+    """The numbers in nested mappings, with names that every tracker accepts."""
     found: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -294,29 +294,29 @@ def figures(values: Mapping[str, Any], *, prefix: str = "", suffix: str = "") ->
 
 
 @dataclass
-class _Follower:
-    """A tracker with its name, what it needs to go on, and the number of the last point shown of each series."""
+class _ActiveTracker:
+    """A tracker with its state for resuming, and the number of the last point logged of each series."""
 
     name: str
     tracker: Tracker
-    kept: dict[str, str] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
     shown: dict[str, int] = field(default_factory=dict)
 
 
 class _Tracking(Progress):
-    """Passes on what a run tells; trackers start with its plan."""
+    """Forwards the progress of a run; trackers start with its plan."""
 
     def __init__(self, config: Config, path: Path, progress: Progress) -> None:
         self._config, self._path, self._progress = config, path, progress
-        self._all: list[_Follower] = []
-        self._live: list[_Follower] = []
+        self._all: list[_ActiveTracker] = []
+        self._live: list[_ActiveTracker] = []
 
     def plan(self, rows: Mapping[str, str], short: Mapping[str, str] | None = None) -> None:
         self._progress.plan(rows, short)
-        self._all = [_Follower(name, TRACKERS[name]()) for name in dict.fromkeys(self._config.track)]
+        self._all = [_ActiveTracker(name, TRACKERS[name]()) for name in dict.fromkeys(self._config.track)]
         self._live = list(self._all)
-        self._for_each(lambda follower: self._start(follower, rows))
-        self._for_each(self._follow)
+        self._for_each(lambda active: self._start(active, rows))
+        self._for_each(self._update)
 
     def note(self, text: str) -> None:
         self._progress.note(text)
@@ -326,56 +326,56 @@ class _Tracking(Progress):
 
     def epoch(self, fold: int, folds: int, epochs: int, row: Mapping[str, Any]) -> None:
         self._progress.epoch(fold, folds, epochs, row)
-        self._for_each(self._follow)
+        self._for_each(self._update)
 
     def fold(self, fold: int, folds: int, metrics: Mapping[str, Any]) -> None:
         self._progress.fold(fold, folds, metrics)
-        self._for_each(self._follow)
+        self._for_each(self._update)
 
     def end(self, status: str) -> None:
-        def end(follower: _Follower) -> None:
-            self._follow(follower)
+        def end(active: _ActiveTracker) -> None:
+            self._update(active)
             if (self._path / "metrics.json").is_file():
-                follower.tracker.conclude(figures(read_record(self._path / "metrics.json"), prefix="run/"))
-            follower.tracker.end(status)
+                active.tracker.conclude(figures(read_record(self._path / "metrics.json"), prefix="run/"))
+            active.tracker.end(status)
 
         self._for_each(end)
 
-    def _start(self, follower: _Follower, plan: Mapping[str, str]) -> None:
-        folder = self._path / FOLDER / follower.name
+    def _start(self, active: _ActiveTracker, plan: Mapping[str, str]) -> None:
+        folder = self._path / FOLDER / active.name
         folder.mkdir(parents=True, exist_ok=True)
-        before = self._state().get(follower.name, {})
-        follower.kept, follower.shown = before.get("kept", {}), before.get("shown", {})
+        before = self._state().get(active.name, {})
+        active.state, active.shown = before.get("kept", {}), before.get("shown", {})
         from radtransfer.training.address import dotted_values
 
         values = dotted_values({**config_values(self._config), "out": str(self._path)})
         settings = {name: ", ".join(map(str, x)) if isinstance(x, list | Mapping) else x for name, x in values}
         run = TrackedRun(self._path.name, folder, settings, dict(plan))
-        follower.kept = follower.tracker.start(run, follower.kept)
-        self._progress.note(f"{follower.name}: {follower.tracker.where}")
+        active.state = active.tracker.start(run, active.state)
+        self._progress.note(f"{active.name}: {active.tracker.where}")
 
-    def _follow(self, follower: _Follower) -> None:
+    def _update(self, active: _ActiveTracker) -> None:
         for series, number, step, metrics in points(self._path):
-            if number > follower.shown.get(series, 0):
-                follower.tracker.log(metrics, step=step)
-                follower.shown[series] = number
+            if number > active.shown.get(series, 0):
+                active.tracker.log(metrics, step=step)
+                active.shown[series] = number
 
-    def _for_each(self, work: Callable[[_Follower], None]) -> None:
-        """Do `work` for each follower; one that fails is left out from then on."""
-        for follower in list(self._live):
+    def _for_each(self, work: Callable[[_ActiveTracker], None]) -> None:
+        """Do `work` for each active tracker; one that fails is dropped."""
+        for active in list(self._live):
             try:
-                work(follower)
-            except Exception as error:  # whatever goes wrong in a tracker is no reason to lose a training
-                self._live.remove(follower)
+                work(active)
+            except Exception as error:  # errors of a tracker must not stop a training
+                self._live.remove(active)
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 self._progress.note(
-                    f"{follower.name} failed and is left out until the run is resumed; the training goes on: {reason}"
+                    f"{active.name} failed and is off until the run is resumed; training continues: {reason}"
                 )
                 with contextlib.suppress(Exception):
-                    follower.tracker.end("failed")
-        # Of every tracker that ever started, those that were left out included: they go on there when resumed.
-        mine = {item.name: {"kept": item.kept, "shown": item.shown} for item in self._all if item.kept}
-        with contextlib.suppress(OSError, ValueError):  # without it a point may come twice
+                    active.tracker.end("failed")
+        # Dropped trackers are included: they continue there when the run is resumed.
+        mine = {item.name: {"kept": item.state, "shown": item.shown} for item in self._all if item.state}
+        with contextlib.suppress(OSError, ValueError):  # otherwise a point may be logged twice
             write_json(self._path / FOLDER / "state.json", self._state() | mine)
 
     def _state(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Features once: what a frozen trunk makes of every image, computed once and kept on disk.
+"""Cached features: the outputs of the frozen layers for every image, computed once and stored on disk.
 
-A trunk runs in inference mode; on images without augmentation it gives the same features in every epoch, and in
-every fold, seed and scheme that shares its weights. They are memory-mapped files: however many images there are,
-only what a batch needs is in memory.
+Frozen layers run in inference mode; without augmentation they give the same features in every epoch, fold, seed and
+scheme with the same weights. The files are memory-mapped, so that only the current batch is in memory.
 """
 
 import hashlib
@@ -17,22 +16,19 @@ import tensorflow as tf
 from radtransfer.images.pipeline import Batches, epoch_order, filled_rows
 from radtransfer.models.classifier import Cut
 from radtransfer.process import onednn_in_use
-from radtransfer.runs.cache import KeptArrays
+from radtransfer.runs.cache import ArrayCache
 
 Batch = tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]
 """Features, each float32 (batch, …); targets (batch, classes); weights (batch,)."""
 
-FEATURES = KeptArrays(
-    "features",
-    limit=20_000_000_000,
-    title="The frozen part's features",
-    instead="--no-cache-features",
+FEATURES = ArrayCache(
+    "features", limit=20_000_000_000, title="Features of the frozen layers", instead="--no-cache-features"
 )
 
 
 @dataclass(frozen=True)
 class FeatureEpoch:
-    """One pass; iterating over it gives every `Batch`, filled up as those of images are."""
+    """One pass over features as `Batch`es, padded like those of images."""
 
     features: Sequence[np.ndarray]
     targets: np.ndarray
@@ -47,9 +43,9 @@ class FeatureEpoch:
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    """Epochs of features, in the very order in which `pipeline.Batches` gives the images."""
+    """Epochs of cached features, in the same order as images from `pipeline.Batches`."""
 
-    features: Sequence[np.ndarray]  # for each tensor that crosses the cut, float32 (images, …)
+    features: Sequence[np.ndarray]  # for each tensor at the cut, float32 (images, …)
     targets: np.ndarray  # float32 (images, classes)
     batch_size: int
 
@@ -63,28 +59,28 @@ class FeatureBatches:
 
 @dataclass(frozen=True)
 class UncachedFeatures:
-    """The same epochs, of features that are computed again in each."""
+    """Epochs of features that are computed again in each epoch."""
 
     cut: Cut
     batches: Batches
 
     def shuffled(self, epoch: int, *, rows: np.ndarray, seed: int, fold: int) -> Iterator[Batch]:
-        return self._of(self.batches.shuffled(epoch, rows=rows, seed=seed, fold=fold))
+        return self._features(self.batches.shuffled(epoch, rows=rows, seed=seed, fold=fold))
 
     def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
-        return self._of(self.batches.in_order(rows))
+        return self._features(self.batches.in_order(rows))
 
-    def _of(self, epoch: Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> Iterator[Batch]:
+    def _features(self, epoch: Iterable[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> Iterator[Batch]:
         for images, targets, weights in epoch:
             yield [tf.cast(x, tf.float32) for x in self.cut.traced_features(images)], targets, weights
 
 
-def features_once(
+def cached_features(
     cut: Cut, batches: Batches, targets: np.ndarray, *, batch_size: int, count: Callable[[int, int], None]
 ) -> FeatureBatches:
-    """The features of all images, computed unless the same trunk has seen the same images before.
+    """The features of all images, computed unless the cache has those of the same layers and images.
 
-    `targets` are float32 (images, classes). DiskError: The features do not fit on the disk.
+    `targets` are float32 (images, classes). Raises DiskError if the features do not fit on the disk.
     """
 
     def compute(arrays: Sequence[np.ndarray]) -> None:
@@ -96,18 +92,18 @@ def features_once(
             count(step + 1, len(epoch))
 
     shapes = [(len(batches), *x.shape[1:]) for x in cut.trunk.outputs]
-    features = FEATURES.get(_key(cut.trunk, batches), shapes, dtype=np.float32, fill=compute)
+    features = FEATURES.get(_cache_key(cut.trunk, batches), shapes, dtype=np.float32, fill=compute)
     return FeatureBatches(features, np.asarray(targets, np.float32), batch_size)
 
 
-def _key(trunk: keras.Model, batches: Batches) -> str:
-    """Of the trunk's layers, weights and arithmetic, and of the images, by place, size and time of change."""
-    # Operations that are no layers are numbered by what the process built before; their kind is enough.
+def _cache_key(trunk: keras.Model, batches: Batches) -> str:
+    """A hash of layers, weights and arithmetic, and of path, size and time of the images."""
+    # The config of an operation that is not a layer contains a running number, so only its type is used.
     parts = [
         [type(operation).__name__, operation.get_config() if isinstance(operation, keras.Layer) else None]
         for operation in trunk.operations
     ]
-    parts.append(["oneDNN", onednn_in_use()])  # its results differ in the last digits
+    parts.append(["oneDNN", onednn_in_use()])  # changes the last digits
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for weight in trunk.get_weights():
         digest.update(weight.tobytes())

@@ -1,9 +1,8 @@
-"""Schemes: short names for transfer plans, every initialization and freezing scheme of both papers in one table.
+"""Transfer schemes: every initialization and freezing scheme of the papers, by name.
 
-A network is cut in two at a stage or layer, `through`: what comes up to it and what comes after it each start from
-something, and what comes up to it may be frozen. A scheme says what each part starts from. `transfer_spec` turns a
-scheme's name and the options beside it into one meaning, or one message why they have none; `plan.py` applies it to
-the layers of a network.
+A scheme divides a network at a stage or layer (`--through`), gives an initialization for the layers up to it and for
+those after it, and may freeze the former. `transfer_spec` combines a scheme with the other options, or explains why
+they contradict each other; `plan.py` applies the result to the layers of a network.
 
 References:
     Raghu et al. 2019, Transfusion (arXiv 1902.07208), sections 3 to 5, Appendices E and F.
@@ -11,7 +10,7 @@ References:
     Mei et al. 2022, RadImageNet (Radiology: AI 4:e210315), fine-tuning scripts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -20,29 +19,26 @@ from radtransfer.config.schema import StageSettings, TransferSettings
 from radtransfer.errors import ConfigError, UnknownNameError
 from radtransfer.models.backbone import Backbone, stage_widths
 
-STARTS = ("random", "pretrained", "mean_var", "sampled", "shuffled", "gabor")  # what a stage can start from
-
-WITHOUT_WEIGHTS = ("random", "gabor")  # of these, what needs no pretrained weights
+WITHOUT_WEIGHTS = ("random", "gabor")  # initializations that need no pretrained weights
 
 HALF_AFTER_STAGE2 = "stage2:0.5"  # the slim networks of Transfusion: half the channels after our stage2
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to reuse a network."""
+    """One way to transfer a network."""
 
-    start: str
+    init: str  # of the layers up to the boundary
     description: str
     reference: str
-    rest: str | None = None
-    # Where the two meet. "end": nothing comes after. "named": the user must name a stage or layer. "named or end".
-    # "stem". "slim": the last stage of full width.
-    through: Literal["end", "named", "named or end", "stem", "slim"] = "end"
-    freezes: bool = False  # whether the layers up to `through` keep what they start from
-    # Which stage is the last of full width, and how wide the later ones are, if the user does not say
-    slim: str | None = None
+    init_after: str | None = None  # of the layers after the boundary; None: the same
+    # "end": there are no layers after it. "named": the user must name a stage or layer. "slim": the last stage of
+    # full width.
+    boundary: Literal["end", "named", "named or end", "stem", "slim"] = "end"
+    freezes: bool = False  # whether the layers up to the boundary are frozen
+    slim: str | None = None  # default STAGE:WIDTH: the last stage of full width, and the width of later ones
     head_first: bool = False
-    top: int | None = None  # with a number, only so many of the last layers of the network train
+    top: int | None = None  # only this number of last layers trains
 
 
 _SCHEMES = {
@@ -104,7 +100,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(_SCHEMES)
 
 
 def find_scheme(name: str) -> Scheme:
-    """The scheme called `name`, or UnknownNameError."""
+    """The scheme `name`; UnknownNameError if there is none."""
     if name not in SCHEMES:
         raise UnknownNameError("scheme", name, ["auto", *SCHEMES])
     return SCHEMES[name]
@@ -112,62 +108,64 @@ def find_scheme(name: str) -> Scheme:
 
 @dataclass(frozen=True)
 class TransferSpec:
-    """A plan in the words of stages and layers."""
+    """A transfer plan in terms of stages, before it is applied to a network."""
 
-    scheme: str  # its name; "custom" if the stages are written out
-    start: str
-    rest: str
-    through: str | None  # a stage or layer; None for the whole backbone
-    freeze_to: str  # the stage or layer through which everything is frozen; "none", or "all"
+    scheme: str  # "custom" for stages listed in the settings
+    init: str
+    init_after: str
+    last_transferred_stage: str | None  # a stage or layer; None for the whole backbone
+    freeze_to: str  # the last frozen stage or layer, "none" or "all"
     top: int | None
-    widths: Mapping[str, float]  # stage to the fraction of its channels, for every stage
-    batch_norm: str  # what normalization layers start from that do not start from pretrained
+    widths: Mapping[str, float]  # every stage to the fraction of its full channels
+    batch_norm: str  # initialization of normalization layers that are not pretrained
     head_first: bool
-    # The plan written out, for every stage; empty for a scheme
-    stages: Mapping[str, StageSettings] = field(default_factory=dict)
+    stages: Mapping[str, StageSettings] = field(default_factory=dict)  # every stage, for "custom"
 
     @property
     def freezes(self) -> bool:
-        """Whether some layer does not train, be it only while the head trains alone."""
-        written = any(not stage.trains for stage in self.stages.values())
-        return written or self.freeze_to != "none" or self.top is not None or self.head_first
+        """Whether any layer is frozen, also if only while the head trains alone."""
+        listed = any(not stage.trains for stage in self.stages.values())
+        return listed or self.freeze_to != "none" or self.top is not None or self.head_first
 
 
 def transfer_spec(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
-    """What `settings` ask for, with pretrained `weights` or without; ConfigError if they contradict each other."""
+    """The spec of the `settings`, with or without pretrained `weights`; ConfigError if they contradict each other."""
     if settings.stages:
-        return _written_out(settings, backbone, weights=weights)
-    name = _scheme_name(settings, weights=weights)
-    scheme = find_scheme(name)
-    slim = settings.slim or scheme.slim
-    through, freeze_to = _boundaries(name, scheme, settings, slim)
-    for boundary in (through, freeze_to):
-        if boundary not in (None, "none", "all"):
-            backbone.check_layer(boundary)
-    spec = TransferSpec(
-        scheme=name,
-        start=scheme.start,
-        rest=scheme.rest or scheme.start,
-        through=through,
-        freeze_to=freeze_to,
-        top=scheme.top,
-        widths=stage_widths(backbone, _slim_widths(slim, backbone) if slim else {}),
-        batch_norm=settings.batch_norm,
-        head_first=scheme.head_first,
-    )
-    _check_weights(spec, (spec.start, spec.rest), weights=weights)
-    return spec
-
-
-def _check_weights(spec: TransferSpec, starts: Iterable[str], *, weights: bool) -> None:
-    """Raises ConfigError if something starts from pretrained weights that there are none of."""
-    what = next((start for start in starts if start not in WITHOUT_WEIGHTS), None)
-    if not weights and (what or spec.batch_norm != "identity"):
-        asking = f"scheme {spec.scheme} starts from {what}" if what else f"--bn-init {spec.batch_norm}"
+        spec = _listed_stages(settings, backbone, weights=weights)
+        inits = [stage.starts_from for stage in spec.stages.values()]
+    else:
+        name = _scheme_name(settings, weights=weights)
+        scheme = find_scheme(name)
+        slim = settings.slim or scheme.slim
+        last, freeze_to = _boundaries(name, scheme, settings, slim)
+        for boundary in (last, freeze_to):
+            if boundary not in (None, "none", "all"):
+                backbone.check_layer(boundary)
+        spec = TransferSpec(
+            scheme=name,
+            init=scheme.init,
+            init_after=scheme.init_after or scheme.init,
+            last_transferred_stage=last,
+            freeze_to=freeze_to,
+            top=scheme.top,
+            widths=stage_widths(backbone, _slim_widths(slim, backbone) if slim else {}),
+            batch_norm=settings.batch_norm,
+            head_first=scheme.head_first,
+        )
+        inits = [spec.init, spec.init_after]
+    if backbone.patch is not None and "gabor" in inits:
         raise ConfigError(
-            f"{asking}: expected pretrained weights to take it from. Received: --weights random. "
+            f"Gabor filters are for a first convolution that slides over the image. {backbone.name} cuts it into "
+            f"patches of {backbone.patch} pixels instead. Use another scheme, such as mean_var."
+        )
+    needed = next((init for init in inits if init not in WITHOUT_WEIGHTS), None)
+    if not weights and (needed or spec.batch_norm != "identity"):
+        option = f"scheme {spec.scheme} starts from {needed}" if needed else f"--bn-init {spec.batch_norm}"
+        raise ConfigError(
+            f"{option}: expected pretrained weights. Received: --weights random. "
             "Give --weights imagenet, a file, or a run."
         )
+    return spec
 
 
 def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
@@ -175,15 +173,15 @@ def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
         return settings.scheme
     if settings.through is not None and settings.slim:
         raise ConfigError(
-            f"--slim STAGE:WIDTH names the last stage of full width: leave --through {settings.through} out, or add "
-            f"the --scheme that it belongs to. Received: --slim {settings.slim}."
+            f"--slim {settings.slim} already names the last stage of full width. Received: --through "
+            f"{settings.through} as well. Remove it, or add the --scheme that it belongs to."
         )
     if settings.through is not None:
         raise ConfigError(
-            f"--through {settings.through} says where, not what: add --scheme transfusion, fixed_features, "
+            f"--through {settings.through} needs a scheme: add --scheme transfusion, fixed_features, "
             "fixed_features_reinit or random_features, or use --freeze-to."
         )
-    if settings.slim:  # frozen or not: pretrained weights do not fit the narrow stages
+    if settings.slim:
         return "hybrid" if weights else "slim"
     if settings.freeze_to not in (None, "none"):
         return "fixed_features" if weights else "random_features"
@@ -191,33 +189,36 @@ def _scheme_name(settings: TransferSettings, *, weights: bool) -> str:
 
 
 def _boundaries(name: str, scheme: Scheme, settings: TransferSettings, slim: str | None) -> tuple[str | None, str]:
-    """Where the scheme is cut (None: at the end), and through where it freezes."""
-    through, freeze_to = settings.through, settings.freeze_to
-    by_freezing = scheme.freezes and freeze_to is not None  # `freezeall --freeze-to STAGE`: fixed features through it
-    if by_freezing:
-        if freeze_to == "none" or (through or freeze_to) != freeze_to:
-            raise ConfigError(f"Scheme {name} freezes what it reuses. Received: --freeze-to {freeze_to} beside it.")
-        through = None if freeze_to == "all" else freeze_to
-    if through is not None and scheme.through not in ("named", "named or end") and not by_freezing:
+    """The last transferred stage or layer (None: all), and the last frozen one."""
+    last, freeze_to = settings.through, settings.freeze_to
+    freezing_sets_it = scheme.freezes and freeze_to is not None  # such as `freezeall --freeze-to STAGE`
+    if freezing_sets_it:
+        if freeze_to == "none" or (last or freeze_to) != freeze_to:
+            raise ConfigError(
+                f"Scheme {name} freezes what it transfers. Received: --freeze-to {freeze_to}, which differs. "
+                "Remove --freeze-to, or use another scheme."
+            )
+        last = None if freeze_to == "all" else freeze_to
+    if last is not None and scheme.boundary not in ("named", "named or end") and not freezing_sets_it:
         if scheme.slim:
-            instead = f"Its last stage of full width is named by --slim STAGE:WIDTH, such as --slim {through}:0.5."
+            instead = f"Name its last stage of full width with --slim STAGE:WIDTH, such as --slim {last}:0.5."
         elif scheme.freezes:
-            instead = f"What it freezes is named by --freeze-to, such as --freeze-to {through}."
-        elif scheme.through == "stem":
-            instead = "It always ends with the stem: leave --through out."
+            instead = f"Name what it freezes with --freeze-to, such as --freeze-to {last}."
+        elif scheme.boundary == "stem":
+            instead = "It always transfers the stem only: leave --through out."
         else:
             instead = (
-                "Use transfusion, fixed_features, fixed_features_reinit or random_features, or write the stages out "
-                "under transfer.stages."
+                "Use transfusion, fixed_features, fixed_features_reinit or random_features, or list the stages under "
+                "transfer.stages."
             )
         raise ConfigError(f"Scheme {name} takes no --through ({scheme.description}). {instead}")
-    if through is None and scheme.through == "named":
+    if last is None and scheme.boundary == "named":
         raise ConfigError(f"Scheme {name} needs --through STAGE or LAYER ({scheme.description}).")
-    if scheme.through == "stem":
-        through = "stem"
-    if scheme.through == "slim":
-        through = slim.partition(":")[0]
-    return through, (through or "all") if scheme.freezes else (freeze_to or "none")
+    if scheme.boundary == "stem":
+        last = "stem"
+    if scheme.boundary == "slim":
+        last = slim.partition(":")[0]
+    return last, (last or "all") if scheme.freezes else (freeze_to or "none")
 
 
 def _slim_widths(slim: str, backbone: Backbone) -> dict[str, float]:
@@ -231,25 +232,25 @@ def _slim_widths(slim: str, backbone: Backbone) -> dict[str, float]:
         width = 0.0
     if not 0 < width <= 1 or not later:
         raise ConfigError(
-            f"--slim takes STAGE:WIDTH, such as {HALF_AFTER_STAGE2}, a stage that others follow and a fraction above "
-            f"0, at most 1. Received: {slim}."
+            f"--slim takes STAGE:WIDTH, such as {HALF_AFTER_STAGE2}: any stage but the last, and a fraction above 0 "
+            f"and at most 1. Received: {slim}."
         )
     return dict.fromkeys(later, width)
 
 
-def _written_out(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
+def _listed_stages(settings: TransferSettings, backbone: Backbone, *, weights: bool) -> TransferSpec:
     both = [name for name in ("through", "slim") if getattr(settings, name) is not None]
     if settings.scheme not in ("auto", "custom"):
         both.append("scheme")
     if both:
-        raise ConfigError(f"transfer.stages write the plan out; leave transfer.{both[0]} away, or the stages.")
+        raise ConfigError(f"transfer.stages and transfer.{both[0]} contradict each other. Remove one of them.")
     for name, stage in settings.stages.items():
         if name not in backbone.stages:
             raise UnknownNameError(f"stage of {backbone.name}", name, backbone.stages)
         if stage.starts_from == "gabor" and name != "stem":
             raise ConfigError(
-                f"Gabor filters are for the first convolution, which is in the stem. Received: {name}, "
-                "starts_from gabor. Use random, mean_var, sampled or shuffled there."
+                f"Gabor filters are for the first convolution, in the stem. Received: starts_from gabor for {name}. "
+                "Use random, mean_var, sampled or shuffled there."
             )
     default = "pretrained" if weights else "random"
     stages = {name: settings.stages.get(name, StageSettings()) for name in backbone.stages}
@@ -258,11 +259,11 @@ def _written_out(settings: TransferSettings, backbone: Backbone, *, weights: boo
     }
     if settings.freeze_to not in (None, "none", "all"):
         backbone.check_layer(settings.freeze_to)
-    spec = TransferSpec(
+    return TransferSpec(
         scheme="custom",
-        start=default,
-        rest=default,
-        through=None,
+        init=default,
+        init_after=default,
+        last_transferred_stage=None,
         freeze_to=settings.freeze_to or "none",
         top=None,
         widths=stage_widths(backbone, {name: stage.width for name, stage in filled.items()}),
@@ -270,5 +271,3 @@ def _written_out(settings: TransferSettings, backbone: Backbone, *, weights: boo
         head_first=False,
         stages=filled,
     )
-    _check_weights(spec, (stage.starts_from for stage in filled.values()), weights=weights)
-    return spec

@@ -1,5 +1,6 @@
 import ast
 import configparser
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -82,6 +83,33 @@ def test_the_library_never_prints_imports_click_or_asserts(path):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             assert not any(name.partition(".")[0] == "click" for name in names)
             assert not any("keras.src" in name for name in names)
+            assert path.stem == "__main__" or not any(name.startswith("radtransfer.cli") for name in names)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("cli/*.py")), ids=lambda path: path.stem)
+def test_commands_call_the_functions_of_the_python_api(path):
+    """And not what these call."""
+    imported = {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    below = {
+        ("radtransfer.data.check", "check_data"),
+        ("radtransfer.evaluation.explanations", "explain"),
+        ("radtransfer.evaluation.predictions", "predict_stream"),
+        ("radtransfer.evaluation.results", "evaluate_on"),
+        ("radtransfer.evaluation.results", "evaluate_run"),
+        ("radtransfer.exports.write", "export_run"),
+        ("radtransfer.reports.report", "report_runs"),
+        ("radtransfer.similarity.compare_layers", "compare"),
+        ("radtransfer.similarity.population", "compare_population"),
+        ("radtransfer.studies.runs", "compute_study"),
+        ("radtransfer.training.run", "finetune"),
+    }
+    assert all(hasattr(importlib.import_module(module), name) for module, name in below)
+    assert not imported & below
 
 
 def test_every_test_file_has_a_name_of_its_own():

@@ -104,7 +104,7 @@ def test_stages_that_are_not_named_have_full_width():
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.5, float("nan"), "half"])
 def test_a_width_that_is_no_fraction_is_refused(fraction):
-    with pytest.raises(ConfigError, match=f"width of stage2 is a fraction .* Received: {fraction!r}"):
+    with pytest.raises(ConfigError, match=f"Width of stage2: expected a fraction .* Received: {fraction!r}"):
         build_architecture("cbr_tiny", image_size=32, widths={"stage2": fraction})
 
 
@@ -114,7 +114,7 @@ def test_the_width_of_an_unknown_stage_is_refused_with_the_closest():
 
 
 def test_a_network_that_cannot_be_slim_names_those_that_can():
-    with pytest.raises(ConfigError, match="inception_v3 cannot be slim: .* resnet50, densenet121, cbr_large_t"):
+    with pytest.raises(ConfigError, match="inception_v3 has full width only: .* resnet50, densenet121, cbr_large_t"):
         build_architecture("inception_v3", image_size=75, widths={"stage2": 0.5})
 
 

@@ -58,7 +58,7 @@ def measure(options, depth, folder):
     from radtransfer.models.backbone import BACKBONES, layers_up_to
     from radtransfer.models.classifier import build_classifier
     from radtransfer.training.step import Learner
-    from radtransfer.transfer.frozen import features_once
+    from radtransfer.transfer.frozen import cached_features
 
     card = BACKBONES[options.backbone]
     classifier = build_classifier(
@@ -78,7 +78,7 @@ def measure(options, depth, folder):
     ]
     images, targets = batches(options, folder)
     started = time.perf_counter()
-    features = features_once(
+    features = cached_features(
         learners[1].cut, images, targets, batch_size=options.batch_size, count=lambda done, total: None
     )
     first = time.perf_counter() - started

@@ -87,7 +87,7 @@ def interrupted(options, out, after):
         "after": round(after, 2),
         "answer": None if sent is None else round(time.perf_counter() - sent, 2),
         "code": process.returncode,
-        "goes_on": "go on with" in said,
+        "goes_on": "resume with" in said,
         "parts": [str(path) for path in out.parent.rglob(".part-*")],
     }
     print(json.dumps(row), flush=True)

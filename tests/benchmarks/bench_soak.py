@@ -24,7 +24,7 @@ from radtransfer.config.load import load_config
 from radtransfer.process import Progress
 from radtransfer.training.loop import predict
 from radtransfer.training.prepare import prepare
-from radtransfer.transfer.initialize import start
+from radtransfer.transfer.initialize import initialize_weights
 
 BATCH = 8
 LOOKS = 10
@@ -56,7 +56,7 @@ def soak(steps: int, table: Path, size: int) -> list[tuple[int, float, int, floa
     options |= {"data.source": str(table), "splits.folds": 1}
     context = prepare(load_config(options=options), report_file=table.with_name("bad.txt"), progress=Progress())
     fold, learner = context.folds[0], context.learner
-    start(context.classifier.model, context.plan, None, seed=0)
+    initialize_weights(context.classifier.model, context.plan, None, seed=0)
     context.reset(learner, fold)
     data, done, epoch, looks, began = context.fold_data(fold, context.batches), 0, 0, [], time.monotonic()
     while done < steps:

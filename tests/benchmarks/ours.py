@@ -20,7 +20,7 @@ from radtransfer.config.schema import TrainingSettings  # noqa: E402
 from radtransfer.models.backbone import BACKBONES  # noqa: E402
 from radtransfer.training.context import ModelCache  # noqa: E402
 from radtransfer.training.loop import predict  # noqa: E402
-from radtransfer.transfer.initialize import start  # noqa: E402
+from radtransfer.transfer.initialize import initialize_weights  # noqa: E402
 
 imported = time.perf_counter()
 
@@ -41,7 +41,7 @@ def batch_of(size, batch):
 
 def begin(learner, seed):
     """What `finetune` does before the first step of a fold."""
-    start(learner.classifier.model, None, None, seed=seed)
+    initialize_weights(learner.classifier.model, None, None, seed=seed)
     learner.reset(np.ones(2, np.float32))
     learner.seed_epoch(seed)
 

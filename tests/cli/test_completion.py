@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from radtransfer.cli.main import COMPLETING, SHELLS, application
+from radtransfer.cli.train import finetune
 from radtransfer.config.load import setting_fields, shipped_configs
 from radtransfer.config.recipes import RECIPES
 from radtransfer.images.augment import AUGMENTATIONS
@@ -68,6 +70,8 @@ def test_paths_are_left_to_the_shell(words):
 
 
 def test_options_are_completed_and_never_as_files():
+    every = {name for item in finetune.params if isinstance(item, click.Option) for name in item.opts if "--" in name}
+    assert set(names("finetune", "--")) >= every | {"--help", "--help-all", "--no-jit"}
     assert names("finetune", "--freeze") == ["--freeze-to"]
     assert complete("finetune", "--no-such") == []
 

@@ -101,4 +101,4 @@ def test_every_mistake_is_listed_at_once(tmp_path, text, expected):
 
 def test_settings_that_do_not_go_together_are_a_mistake(tmp_path):
     outcome = run("validate", "quickstart", "--set", "transfer.through=stem")
-    assert outcome.exit_code == 2 and "--through stem says where, not what" in outcome.stderr
+    assert outcome.exit_code == 2 and "--through stem needs a scheme" in outcome.stderr

@@ -13,7 +13,7 @@ from radtransfer.cli.weights import weights
 from radtransfer.errors import WeightsError, WeightsNotFoundError
 from radtransfer.models.architecture import build_architecture
 from radtransfer.pretrained.match import load_pretrained
-from radtransfer.pretrained.source import find_weights, weights_cards
+from radtransfer.pretrained.source import find_weights, known_weights
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def cbr_file(tmp_path):
 
 def test_list_shows_every_card_and_its_terms():
     text = printed("list")
-    assert all(name in text for name in weights_cards())
+    assert all(name in text for name in known_weights())
     assert "data-use agreement" in text
 
 
@@ -146,12 +146,12 @@ def test_weights_beside_lambda_layers_are_read_only_when_told_to(command, multi_
 
 def test_what_ignored_lambda_layers_did_is_said_to_be_unknown(multi_gpu_file):
     text = printed("inspect", multi_gpu_file, "--ignore-lambda")
-    assert "lambda_1, lambda_2: ignored; the effect on the images is unknown" in text
+    assert "lambda_1, lambda_2: ignored; their effect on the images is unknown" in text
     assert "cbr_tiny: all 8 layers found by name" in text
     found = json.loads(printed("inspect", multi_gpu_file, "--ignore-lambda", "--json"))
     assert found["lambdas"] == ["lambda_1", "lambda_2"]
     text = printed("convert", multi_gpu_file, "out.weights.h5", "--ignore-lambda")
-    assert "2 Lambda layers (lambda_1, lambda_2), ignored: the effect on the images is unknown" in text
+    assert "2 Lambda layers (lambda_1, lambda_2), ignored: their effect on the images is unknown" in text
     assert "all finite" in printed("inspect", "out.weights.h5")
 
 
@@ -163,7 +163,9 @@ def test_a_start_from_a_file_with_lambda_layers_says_so(multi_gpu_file):
     load_pretrained(
         find_weights(multi_gpu_file), backbone="cbr_tiny", model=model, notify=heard.append, ignore_lambda=True
     )
-    assert heard == ["gpus.h5 holds 2 Lambda layers (lambda_1, lambda_2), ignored: the effect on the images is unknown"]
+    assert heard == [
+        "gpus.h5 holds 2 Lambda layers (lambda_1, lambda_2), ignored: their effect on the images is unknown"
+    ]
 
 
 def spoilt(suffix):
@@ -189,7 +191,7 @@ def test_inspect_and_convert_of_other_forms_tell_values_that_are_not_finite(cbr_
     with h5py.File(cbr_file, "r+") as file:
         file["layers/conv2d/vars/0"][0, 0, 0, :2] = np.nan
     error = run("convert", cbr_file, "out.weights.h5").exception
-    assert isinstance(error, WeightsError) and "not finite in 1 layers" in str(error)
+    assert isinstance(error, WeightsError) and "NaN or infinite values in 1 layers" in str(error)
     assert "2 NaN and 0 infinite" in printed("inspect", cbr_file)
 
 
@@ -208,4 +210,4 @@ def test_check_looks_at_images_without_labels(source, cbr_file, tmp_path):
 def test_random_weights_are_in_no_file():
     error = run("inspect", "random").exception
     assert isinstance(error, WeightsError)
-    assert str(error).startswith("random weights are in no file. Expected")
+    assert str(error).startswith("random weights are not stored in a file. Expected")

@@ -4,7 +4,7 @@ import pytest
 
 from radtransfer.errors import SimilarityError, UnknownNameError
 from radtransfer.models.activations import FeatureMaps
-from radtransfer.similarity.layer_rows import collect_rows, read_rows
+from radtransfer.similarity.layer_rows import read_rows
 
 
 def small_model(dtype="float32"):
@@ -53,15 +53,6 @@ def test_rows_are_the_asked_positions_and_channels(model, images):
     assert rows.dtype == np.float32
     values = np.asarray(maps)
     np.testing.assert_array_equal(rows, [values[1, 1, 1][[2, 5]], values[1, 3, 3][[2, 5]], values[4, 11, 11][[2, 5]]])
-
-
-def test_collected_rows_do_not_depend_on_the_batch_size(model, images, monkeypatch):
-    whole = collect_rows(model, images, ["low", "high"], rows=200, dims=6, seed=4)
-    monkeypatch.setattr(FeatureMaps, "batch_size", 3)
-    parts = collect_rows(model, images, ["low", "high"], rows=200, dims=6, seed=4)
-    for name in whole:
-        assert whole[name].shape == (200, 6)
-        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5)
 
 
 def test_an_unknown_layer_is_named_with_the_closest(model):

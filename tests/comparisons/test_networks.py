@@ -23,8 +23,8 @@ def test_a_known_backbone_without_preprocessing_is_given_its_own_and_it_is_said(
     network = find_network(str(path), backbone=None, seed=0, notify=notes.append).load(None, 16)
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(network.model(images), model(preprocess(images, "torch")), atol=1e-4)
-    assert (network.card.name, network.preprocessing) == ("cbr_tiny", "torch")
-    assert "no preprocessing inside" in notes[0]
+    assert (network.spec.name, network.preprocessing) == ("cbr_tiny", "torch")
+    assert "contains no preprocessing" in notes[0]
 
 
 def test_a_model_that_scales_its_own_input_is_left_as_it_is(tmp_path):
@@ -33,7 +33,7 @@ def test_a_model_that_scales_its_own_input_is_left_as_it_is(tmp_path):
     keras.Model(image, x).save(tmp_path / "own.keras")
     notes = []
     network = find_network(str(tmp_path / "own.keras"), backbone=None, seed=0, notify=notes.append).load(None, 8)
-    assert (network.card, network.preprocessing, notes) == (None, None, [])
+    assert (network.spec, network.preprocessing, notes) == (None, None, [])
 
 
 def test_random_networks_follow_from_the_seed():
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_model_is_an_error_in_one_line(tmp_path):
 
 
 def test_imagenet_weights_that_do_not_exist_are_said():
-    with pytest.raises(WeightsError, match="no ImageNet weights of cbr_tiny"):
+    with pytest.raises(WeightsError, match="no ImageNet weights for cbr_tiny"):
         find_network("imagenet:cbr_tiny", backbone=None, seed=0).load(None, 16)
 
 

@@ -30,5 +30,5 @@ def test_folds_are_averaged():
 
 
 def test_weights_that_are_not_finite_name_the_layer():
-    with pytest.raises(WeightsError, match="conv3 holds weights that are not finite"):
+    with pytest.raises(WeightsError, match="conv3 has weights that are not finite"):
         weight_change("conv3", "Conv2D", [np.ones(2)], [np.array([1, np.nan])])

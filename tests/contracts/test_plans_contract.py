@@ -66,12 +66,12 @@ def expected(scheme, stage, stages):
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "unfreezetop10"])
 def test_the_plan_is_as_the_papers_define_it(name, scheme):
-    card, takes_through = BACKBONES[name], SCHEMES[scheme].through in ("named", "named or end")
+    card, takes_through = BACKBONES[name], SCHEMES[scheme].boundary in ("named", "named or end")
     if SCHEMES[scheme].slim and card.build_slim is None:
         pytest.skip(f"{name} has no slim form")
     plan = plan_of(name, scheme=scheme, through=THROUGH if takes_through else None)
     stages = list(card.stages)
-    found = {part.stage: (part.starts_from, part.trains, part.width) for part in plan.groups}
+    found = {part.stage: (part.init, part.trains, part.width) for part in plan.groups}
     assert found == {stage: expected(scheme, stage, stages) for stage in stages}
     assert [part.stage for part in plan.groups] == stages
     assert plan.head_first == (scheme == "freeze_then_unfreeze")
@@ -125,7 +125,7 @@ def test_a_layer_that_measures_data_is_refused():
 
 def test_a_cut_within_a_stage_makes_two_parts_of_it():
     plan = plan_of("resnet50", freeze_to="conv3_block2_out")
-    of_stage = [(part.starts_from, part.trains) for part in plan.groups if part.stage == "stage2"]
+    of_stage = [(part.init, part.trains) for part in plan.groups if part.stage == "stage2"]
     assert of_stage == [("pretrained", False), ("pretrained", True)]
     assert "conv3_block2_3_bn" in plan.frozen
     assert "conv3_block3_1_conv" not in plan.frozen
@@ -138,15 +138,15 @@ def test_a_plan_is_not_cut_outside_the_backbone(layer):
         card, classes=2, image_size=24, activation="softmax", dropout=0.5, preprocessing="torch"
     )
     for settings in (TransferSettings(freeze_to=layer), TransferSettings(scheme="transfusion", through=layer)):
-        with pytest.raises(ConfigError, match=f"Received: {layer}, which stands before or after all stages"):
+        with pytest.raises(ConfigError, match=f"Received: {layer}, which is before or after all stages"):
             build_plan(transfer_spec(settings, card, weights=True), classifier.model, card)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stages": {"stage2": StageSettings(width=0.5)}}, r"stage2 has another width.*cannot start from pretrained"),
-        ({"stages": {"stage2": StageSettings("random", width=0.5)}}, r"stage3 .* follows a stage that has: it cannot"),
+        ({"stages": {"stage2": StageSettings(width=0.5)}}, r"stage2 is narrower.*cannot start from pretrained"),
+        ({"stages": {"stage2": StageSettings("random", width=0.5)}}, r"stage3 .* follows a narrower stage: it cannot"),
         ({"scheme": "hybrid", "batch_norm": "transfer"}, r"batch norm cannot be copied. Use --bn-init identity or"),
     ],
 )
@@ -164,9 +164,7 @@ def test_the_plan_that_the_readme_writes_out_is_one():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```yaml\n(transfer:\n  stages:\n.*?)```", readme, re.DOTALL)
     stages = {name: StageSettings(**values) for name, values in yaml.safe_load(text)["transfer"]["stages"].items()}
-    found = [
-        (part.stage, part.starts_from, part.trains, part.width) for part in plan_of("resnet50", stages=stages).groups
-    ]
+    found = [(part.stage, part.init, part.trains, part.width) for part in plan_of("resnet50", stages=stages).groups]
     assert found == [
         ("stem", "gabor", False, 1),
         ("stage1", "pretrained", True, 1),

@@ -13,7 +13,7 @@ from radtransfer.models.layers import layer_variables
 from radtransfer.pretrained.match import load_pretrained
 from radtransfer.pretrained.source import find_weights
 from radtransfer.training.step import Learner
-from radtransfer.transfer.initialize import NORMALIZATIONS, draw_random, start
+from radtransfer.transfer.initialize import NORMALIZATIONS, draw_random, initialize_weights
 from radtransfer.transfer.plan import build_plan
 from radtransfer.transfer.spec import transfer_spec
 
@@ -64,7 +64,7 @@ def test_tensors_keep_what_their_scheme_keeps(name, pair):
     model, _ = pair
     pretrained = invented(model)
     for scheme in ("transfer", "shuffled", "mean_var"):
-        start(model, plan_for(model, name, scheme=scheme), pretrained, seed=3)
+        initialize_weights(model, plan_for(model, name, scheme=scheme), pretrained, seed=3)
         for layer in model.layers:
             items = layer_variables(layer).values()
             for item, source in zip(items, pretrained.get(layer.name, ()), strict=True):
@@ -78,11 +78,11 @@ def test_tensors_keep_what_their_scheme_keeps(name, pair):
 def test_no_variable_keeps_what_an_earlier_fold_left_in_it(name, pair):
     model, other = pair
     model.set_weights([np.full_like(weight, 7) for weight in model.get_weights()])
-    start(model, plan_for(model, name, scheme="scratch"), None, seed=3)
-    start(other, plan_for(other, name, scheme="scratch"), None, seed=3)
+    initialize_weights(model, plan_for(model, name, scheme="scratch"), None, seed=3)
+    initialize_weights(other, plan_for(other, name, scheme="scratch"), None, seed=3)
     assert all(map(np.array_equal, model.get_weights(), other.get_weights()))
     assert not any((weight == 7).any() for weight in model.get_weights())
-    start(other, plan_for(other, name, scheme="scratch"), None, seed=4)
+    initialize_weights(other, plan_for(other, name, scheme="scratch"), None, seed=4)
     kept = [
         weight.path
         for weight, a, b in zip(model.weights, model.get_weights(), other.get_weights(), strict=True)
@@ -134,7 +134,7 @@ def test_a_step_moves_what_trains_and_nothing_else(backbone):
         preprocessing="torch",
     )
     plan = plan_for(built.backbone, backbone, scheme="fixed_features_reinit", through="stage1")
-    start(built.model, plan, invented(built.backbone), seed=3)
+    initialize_weights(built.model, plan, invented(built.backbone), seed=3)
     learner = Learner(built, TrainingSettings(learning_rate=1e-2), batch_size=2, jit=False, frozen=plan.frozen)
     before = {layer.name: layer.get_weights() for layer in built.model.layers}
     images = np.random.default_rng(1).uniform(0, 255, (2, size(backbone), size(backbone), 3)).astype(np.float32)
@@ -189,7 +189,7 @@ def test_dropout_within_layers_is_drawn_anew_by_the_seed_of_the_epoch():
 
 def test_a_started_network_is_saved_as_plain_keras(name, pair, tmp_path):
     model, _ = pair
-    start(model, plan_for(model, name, scheme="mean_var"), invented(model), seed=3)
+    initialize_weights(model, plan_for(model, name, scheme="mean_var"), invented(model), seed=3)
     model.save(tmp_path / "start.keras")
     loaded = keras.models.load_model(tmp_path / "start.keras", safe_mode=True)
     assert all(map(np.array_equal, loaded.get_weights(), model.get_weights()))

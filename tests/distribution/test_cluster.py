@@ -7,7 +7,7 @@ from distributed_command import free_hosts
 
 from radtransfer.config.schema import SystemSettings
 from radtransfer.errors import ConfigError, WorkerLostError
-from radtransfer.training.cluster import Cluster, find_cluster, meet
+from radtransfer.training.cluster import Cluster, find_cluster, wait_for_workers
 from radtransfer.training.distributed import join
 
 HOSTS = ("one:2222", "two:2222")
@@ -43,7 +43,7 @@ def test_tf_config_may_have_a_chief(monkeypatch, kind, index, number):
         (
             {"worker_index": 1},
             json.dumps({"cluster": {"worker": HOSTS}, "task": {"type": "worker", "index": 0}}),
-            "own",
+            "already contains an index",
         ),
     ],
 )
@@ -57,13 +57,13 @@ def test_what_is_no_cluster_is_refused(monkeypatch, values, environment, message
 
 @pytest.mark.parametrize("values", [{"hosts": HOSTS}, {"worker_index": 0}, {"hosts": HOSTS, "distribute": "mirrored"}])
 def test_workers_belong_to_multiworker(values):
-    with pytest.raises(ConfigError, match="belongs to --distribute multiworker"):
+    with pytest.raises(ConfigError, match="needs --distribute multiworker"):
         join(SystemSettings(**values))
 
 
 def test_workers_wait_for_each_other():
     hosts, came = tuple(free_hosts(2)), []
-    first = threading.Thread(target=lambda: came.append(meet(Cluster(hosts, 0), print)), daemon=True)
+    first = threading.Thread(target=lambda: came.append(wait_for_workers(Cluster(hosts, 0), print)), daemon=True)
     first.start()
     first.join(0.5)
     assert not came
@@ -76,7 +76,7 @@ def test_workers_wait_for_each_other():
 def test_a_worker_that_does_not_come_is_named():
     hosts, told = tuple(free_hosts(2)), []
     with pytest.raises(WorkerLostError, match=f"waited 0 minutes for worker 1 \\({hosts[1]}\\)"):
-        meet(Cluster(hosts, 0), told.append, patience=0.1)
+        wait_for_workers(Cluster(hosts, 0), told.append, timeout=0.1)
 
 
 def test_a_port_that_is_taken_is_told():
@@ -85,4 +85,4 @@ def test_a_port_that_is_taken_is_told():
         socket.create_server(("", int(hosts[0].rpartition(":")[2]))),
         pytest.raises(ConfigError, match=f"worker 0 of 2 \\({hosts[0]}\\): its port cannot be used"),
     ):
-        meet(Cluster(hosts, 0), print)
+        wait_for_workers(Cluster(hosts, 0), print)

@@ -10,7 +10,7 @@ from radtransfer.models.backbone import BACKBONES
 from radtransfer.models.classifier import build_classifier
 from radtransfer.training.distributed import ReplicatedLearner, join
 from radtransfer.training.step import Learner, evaluation_mode, reestimate_statistics, trainable_batch_norms
-from radtransfer.transfer.initialize import start
+from radtransfer.transfer.initialize import initialize_weights
 
 BATCH, SIZE, CLASSES = 8, 16, 3
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=BATCH, ema_momentum=0.9)
@@ -22,7 +22,7 @@ def classifier(dropout):
 
 
 def begin(learner):
-    start(learner.classifier.model, None, None, seed=1)
+    initialize_weights(learner.classifier.model, None, None, seed=1)
     learner.reset(np.ones(CLASSES, np.float32))
     learner.seed_epoch(5)
     return learner

@@ -75,12 +75,12 @@ def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
 
 
 def test_weights_are_found_and_a_wrong_folder_is_a_problem(monkeypatch, tmp_path):
-    from radtransfer.pretrained.source import weights_cards
+    from radtransfer.pretrained.source import known_weights
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path))
     assert weights_finding().status == "note"
-    card = next(iter(weights_cards().values()))
+    card = next(iter(known_weights().values()))
     (tmp_path / card.files[0]).write_text("")
     assert weights_finding().facts["found"] == {card.name: str(tmp_path / card.files[0])}
     monkeypatch.setenv("RADTRANSFER_WEIGHTS", str(tmp_path / "nowhere"))

@@ -87,14 +87,14 @@ def test_damaged_and_missing_files_have_their_problems(saved, tmp_path):
 
 
 def test_an_image_that_vanishes_while_it_is_looked_at_is_a_problem(saved, monkeypatch):
-    file, decode = saved("a.png"), image_survey.read_pixels
+    file, decode = saved("a.png"), image_survey.decode_checked
 
-    def decode_and_delete(place, facts, **options):
-        pixels = decode(place, facts, **options)
-        place.unlink()
+    def decode_and_delete(ref, facts, **options):
+        pixels = decode(ref, facts, **options)
+        ref.unlink()
         return pixels
 
-    monkeypatch.setattr(image_survey, "read_pixels", decode_and_delete)
+    monkeypatch.setattr(image_survey, "decode_checked", decode_and_delete)
     assert survey_image(file).problem == "unreadable"
 
 

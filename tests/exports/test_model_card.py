@@ -7,7 +7,7 @@ import yaml
 from run_files import write_run
 
 from radtransfer.errors import RunError
-from radtransfer.exports.metadata import ExportCheck, export_metadata, model_card, read_facts, weight_terms
+from radtransfer.exports.metadata import Exported, export_metadata, model_card, read_facts, weight_terms
 
 
 def make_run(folder, *, record=None, settings=None, label="sick", patients=True):
@@ -99,7 +99,7 @@ def test_no_field_of_a_run_adds_markup_to_the_card(tmp_path):
 
 
 def test_the_check_of_an_export_stands_at_the_end(tmp_path):
-    check = ExportCheck("load(path)", 4_000_000, 2e-7, 3e-7, 8, 1e-5)
+    check = Exported(tmp_path, tmp_path, 4_000_000, 2e-7, 3e-7, 8, "", "", "load(path)", None)
     card = card_of(make_run(tmp_path / "run"), check=check)
     assert (
         "differs from the run's model by at most 2e-07" in card and "decodes the files itself, by at most 3e-07" in card

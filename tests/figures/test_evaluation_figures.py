@@ -77,7 +77,7 @@ def test_a_confusion_matrix_says_what_its_numbers_and_its_shade_are():
     ]
     assert matrix.images[0].get_array().tolist() == [[0.875, 0.125, 0], [0.5, 0.5, 0], [0, 0, 0]]
     assert matrix.images[0].get_clim() == (0, 1)
-    assert bar.get_ylabel() == "colour and percent:\nshare of the true class"
+    assert bar.get_ylabel() == "percent of the true class"
 
 
 def test_a_confusion_matrix_says_how_classes_were_decided():
@@ -102,4 +102,4 @@ def test_each_label_has_its_own_matrix():
     names = [f"label {k}" for k in range(5)]
     figure = draw_confusion({name: [[3, 1], [0, 2]] for name in names}, dict.fromkeys(names, ("absent", "present")))
     assert [axes.get_title() for axes in figure.axes][:5] == names
-    assert [axes.get_ylabel() for axes in figure.axes].count("colour and percent:\nshare of the true class") == 1
+    assert [axes.get_ylabel() for axes in figure.axes].count("percent of the true class") == 1

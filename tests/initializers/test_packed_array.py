@@ -89,7 +89,7 @@ def test_one_changed_letter_is_noticed():
 
 def test_values_that_are_not_finite_are_noticed_in_a_config():
     nan = np.array([[np.nan]], np.float32).view(np.uint8).tobytes()
-    with pytest.raises(ValueError, match="Received 1 of 1 that are not"):
+    with pytest.raises(ValueError, match="Received: 1 of 1 that are NaN or infinite"):
         Sampled.from_config({"array": {"shape": [1], "float32": text(nan)}, "seed": 1})
 
 

@@ -91,5 +91,5 @@ def test_too_little_memory_is_said_before_anything_is_decoded(files, monkeypatch
 
 def test_a_cache_that_cannot_be_written_is_named(files, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(files[0]))
-    with pytest.raises(DiskError, match=r"decoded images cannot be kept in .*--cache none"):
+    with pytest.raises(DiskError, match=r"decoded images cannot be cached in .*--cache none"):
         cache_images(batches_of(files), "disk", count=lambda *_: None)

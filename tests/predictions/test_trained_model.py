@@ -49,7 +49,7 @@ def test_a_classifier_without_scaling_is_given_that_of_its_backbone_and_it_is_sa
     bare = keras.models.load_model(tmp_path / "bare.keras")
     np.testing.assert_allclose(network(images), bare(preprocess(images, "torch")), atol=1e-5)
     assert model.backbone == "cbr_tiny"
-    assert any("has no preprocessing inside; it is given input torch" in note for note in model.notes)
+    assert any("contains no preprocessing; it gets preprocessing torch" in note for note in model.notes)
     add_to_zip(tmp_path / "bare.keras", {"classes": ["well", "sick"]})
     (network,) = (model := find_model(str(tmp_path / "bare.keras"))).load()
     np.testing.assert_allclose(network(images), bare(images), atol=1e-5)

@@ -87,5 +87,5 @@ def test_nothing_is_replaced_unasked(exported, tmp_path):
 
 
 def test_the_result_is_named_as_keras_wants_it(exported, tmp_path):
-    with pytest.raises(ConfigError, match=r"ends with .weights.h5"):
+    with pytest.raises(ConfigError, match=r"ends in .weights.h5"):
         convert_weights(exported, tmp_path / "out.h5")

@@ -107,7 +107,7 @@ def test_the_hash_and_the_source_are_recorded(weights_file):
     pretrained = load(weights_file, tiny())
     assert len(pretrained.sha256) == 64
     assert (pretrained.source.given, pretrained.source.file) == (str(weights_file), weights_file)
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "assumed")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("torch", "assumed")
 
 
 def test_changed_counts_the_layers_that_had_other_values(weights_file):
@@ -126,8 +126,8 @@ def test_another_architecture_is_named(tmp_path):
     with pytest.raises(WeightsMismatchError) as caught:
         load(tmp_path / "x.weights.h5", model)
     assert str(caught.value) == (
-        "x.weights.h5 holds 8 weighted layers (looks like cbr_small); "
-        "--backbone is cbr_tiny (8 weighted layers). Use --backbone cbr_small."
+        "x.weights.h5 holds 8 layers with weights (looks like cbr_small); "
+        "--backbone is cbr_tiny (8 layers with weights). Use --backbone cbr_small."
     )
     assert all(map(np.array_equal, before, values(model)))
 
@@ -136,13 +136,15 @@ def test_a_part_of_a_network_is_refused_with_the_first_layer_that_is_missing(tmp
     whole = tiny()
     part = keras.Model(whole.input, whole.get_layer("relu3").output)
     part.save_weights(tmp_path / "part.weights.h5")
-    with pytest.raises(WeightsMismatchError, match=r"2 layers find no weights .* first conv4 \(kernel 5×5×128×256\)"):
+    with pytest.raises(
+        WeightsMismatchError, match=r"matching name and shape for 2 layers, first conv4 \(kernel 5×5×128×256\)"
+    ):
         load(tmp_path / "part.weights.h5", tiny())
 
 
 def test_weights_for_another_number_of_channels_say_so(tmp_path):
     build_architecture("cbr_tiny", image_size=SIZE, channels=1).save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(WeightsMismatchError, match="images of 1 channels; the network is built for 3"):
+    with pytest.raises(WeightsMismatchError, match="images of 1 channels; the network takes 3"):
         build_backbone("cbr_tiny", str(tmp_path / "x.weights.h5"), SIZE)
     assert build_backbone("cbr_tiny", str(tmp_path / "x.weights.h5"), SIZE, channels=1)
 
@@ -151,7 +153,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     model = tiny()
     model.get_layer("conv2").kernel.assign(model.get_layer("conv2").kernel * np.nan)
     model.save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(WeightsError, match=r"not finite in 1 layers \(first: conv2\)"):
+    with pytest.raises(WeightsError, match=r"NaN or infinite values in 1 layers \(first: conv2\)"):
         build_backbone("cbr_tiny", str(tmp_path / "x.weights.h5"), SIZE)
 
 
@@ -167,11 +169,11 @@ def test_a_finished_run_is_a_source(tmp_path):
     pretrained = load(tmp_path / "run", model)
     assign(model, pretrained.layers)
     assert same(model, saved)
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("caffe_unit", "run")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("caffe_unit", "run")
 
 
 def test_imagenet_weights_of_a_network_without_any_are_refused():
-    with pytest.raises(WeightsError, match="no ImageNet weights of cbr_tiny"):
+    with pytest.raises(WeightsError, match="no ImageNet weights for cbr_tiny"):
         build_backbone("cbr_tiny", "imagenet", SIZE)
 
 
@@ -194,7 +196,7 @@ def test_keras_downloads_its_own_weights_once_and_says_so(tmp_path, monkeypatch)
     assert downloads == ["imagenet"]
     assert len(notes) == 1
     assert "downloading densenet121_weights" in notes[0]
-    assert (pretrained.preprocessing, pretrained.preprocessing_sure) == ("torch", "card")
+    assert (pretrained.preprocessing, pretrained.preprocessing_origin) == ("torch", "card")
     assert pretrained.source.terms
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from radtransfer.errors import WeightsError, WeightsMismatchError
 from radtransfer.models.architecture import build_architecture
-from radtransfer.pretrained.convert import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 from radtransfer.pretrained.match import weighted_layers
+from radtransfer.pretrained.torch_weights import TORCH_BACKBONES, convert_torch, torch_backbone, torch_layers
 
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -91,7 +91,9 @@ def test_old_names_of_densenet_are_known(dense):
 
 
 def test_keras_resnet_is_refused_for_pytorchs_with_the_place_of_the_stride():
-    with pytest.raises(WeightsMismatchError, match="PyTorch strides in the 3×3 .* Use --backbone resnet50_v1_5"):
+    with pytest.raises(
+        WeightsMismatchError, match="PyTorch has the strides in the 3×3 .* Use --backbone resnet50_v1_5"
+    ):
         recognized(torch_tensors("resnet50_v1_5"), "resnet50")
 
 
@@ -107,13 +109,13 @@ def test_a_deeper_network_is_refused(dense):
 
 def test_another_width_is_refused_by_its_shape(dense):
     wide = dense | {"features.denseblock1.denselayer1.conv1.weight": np.zeros((96, 64, 1, 1), np.float32)}
-    with pytest.raises(WeightsMismatchError, match=r"gives a kernel of shape \(1, 1, 64, 96\)"):
+    with pytest.raises(WeightsMismatchError, match=r"has a kernel of shape \(1, 1, 64, 96\)"):
         converted(wide, "densenet121")
 
 
 @pytest.mark.parametrize(
     ("array", "reason"),
-    [(np.full(64, np.nan, np.float32), "not finite"), (np.zeros(64, np.int8), "quantised")],
+    [(np.full(64, np.nan, np.float32), "NaN or infinite"), (np.zeros(64, np.int8), "quantized")],
 )
 def test_numbers_that_are_no_weights_are_refused(array, reason, dense):
     with pytest.raises(WeightsError, match=reason):

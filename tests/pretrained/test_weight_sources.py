@@ -80,7 +80,7 @@ def test_missing_radimagenet_weights_say_where_to_get_them():
 
 
 def test_missing_weights_name_the_folder_that_was_searched_in_full(tmp_path):
-    assert f"_notop.h5 in {tmp_path / 'here'}. These" in refusal("radimagenet-resnet50", WeightsNotFoundError)
+    assert f"_notop.h5 in {tmp_path / 'here'}. Their" in refusal("radimagenet-resnet50", WeightsNotFoundError)
 
 
 def test_a_missing_radimagenet_file_says_where_to_get_it():
@@ -139,7 +139,7 @@ def test_a_run_of_another_backbone_says_which(tmp_path):
 
 def test_a_run_of_several_folds_lists_them(tmp_path):
     run = make_run(tmp_path / "run", folds=(1, 2))
-    assert f"has 2 finished folds; which one? Pass one of: {run}/fold_1, {run}/fold_2" in refusal(run)
+    assert f"has 2 finished folds. Pass one of: {run}/fold_1, {run}/fold_2" in refusal(run)
     assert find_weights(str(run / "fold_2")).file == run / "fold_2" / "model.keras"
 
 

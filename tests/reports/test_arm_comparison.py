@@ -7,7 +7,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from radtransfer.evaluation.predictions import read_predictions
 from radtransfer.process import Progress
-from radtransfer.reports.arms import MOST_ARMS, ArmSummary, PredictionShelf, _pairs, compare_arms, summarize_arms
+from radtransfer.reports.arms import MOST_ARMS, ArmSummary, PredictionCache, _pairs, compare_arms, summarize_arms
 from radtransfer.reports.collect import find_runs
 from radtransfer.reports.statistics import verdict
 from radtransfer.reports.subject import sort_arms
@@ -17,7 +17,7 @@ from radtransfer.similarity.compare_predictions import compare_predictions
 def compared(*paths):
     runs, notes = find_runs(paths)
     arms = sort_arms(runs)
-    shelf = PredictionShelf(notes)
+    shelf = PredictionCache(notes)
     summaries = summarize_arms(arms, shelf)
     return summaries, compare_arms(arms, summaries, shelf, Progress()), notes
 

@@ -6,7 +6,7 @@ from page_checks import check_page
 
 from radtransfer.reports import page as render_module
 from radtransfer.reports.figures import new_figure
-from radtransfer.reports.page import Picture, Point, Report, Table, html_page, markdown_table, say
+from radtransfer.reports.page import Picture, Point, Report, Table, html_page, render, say
 from radtransfer.reports.published_report import CHOICES
 
 EVIL = "<script>alert(\"x\")</script> & 'co'"
@@ -63,7 +63,7 @@ def test_the_columns_of_a_wide_table_stand_closer():
 
 
 def test_a_markdown_table_keeps_its_columns():
-    lines = markdown_table(table(first="a|b\n<b>")).splitlines()
+    lines = render("table.md.j2", part=table(first="a|b\n<b>")).splitlines()
     assert lines[1] == "| --- | ---: | ---: |"
     assert lines[2] == r"| a\|b &lt;b&gt; | 0 | 0.9 |"
     assert lines[-1] == "n = 2"

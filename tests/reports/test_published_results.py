@@ -91,7 +91,7 @@ def test_a_repeated_line_counts_once_and_is_noted(folder):
 def test_a_line_that_contradicts_another_is_an_error(folder):
     path = folder / "AUC.csv"
     path.write_text("\n".join([*lines(path), lines(path)[1].rsplit(",", 1)[0] + ",0.123"]), encoding="utf-8")
-    with pytest.raises(DataError, match="stands in line 2 already, with another value"):
+    with pytest.raises(DataError, match="is already in line 2, with another value"):
         read_published(folder)
 
 
@@ -116,9 +116,12 @@ def test_other_columns_of_a_cca_file_are_no_layers(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "freeze, fold, AUC missing. It has nothing"),
-        ("target,source,AUC\n", "expected the columns target, source, freeze, fold, AUC; freeze, fold missing"),
-        ("target,source,freeze,fold,AUC,AUC\n", "the column AUC appears twice"),
+        ("", "received nothing. Add target, source, freeze, fold, AUC"),
+        (
+            "target,source,AUC\n",
+            "expected the columns target, source, freeze, fold, AUC, received target, source, AUC",
+        ),
+        ("target,source,freeze,fold,AUC,AUC\n", "received AUC twice"),
         ("target,source,freeze,fold,AUC\na,b,c,1\n", "line 2: expected 5 fields, as the header has, received 4"),
         ("target,source,freeze,fold,AUC\na,b,c,1,0.5,9\n", "line 2: expected 5 fields, as the header has, received 6"),
         ("target,source,freeze,fold,AUC\n,b,c,1,0.5\n", "line 2: column 'target' is empty"),

@@ -198,9 +198,9 @@ def test_an_arm_without_auc_has_no_say():
 
 def test_a_difference_is_known_from_both_sides():
     found = results(arm("i", 0.9), arm("s", 0.7, start="random"))
-    turned = found.difference("s", "i")
-    assert (turned.a, turned.b) == ("s", "i")
-    assert turned.value == pytest.approx(-0.2)
-    assert turned.ci95 == pytest.approx((-0.21, -0.19))
-    assert turned.better == 0
+    swapped = found.difference("s", "i")
+    assert (swapped.a, swapped.b) == ("s", "i")
+    assert swapped.value == pytest.approx(-0.2)
+    assert swapped.ci95 == pytest.approx((-0.21, -0.19))
+    assert swapped.better == 0
     assert found.difference("i", "nobody") is None

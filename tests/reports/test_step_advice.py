@@ -37,7 +37,7 @@ def test_the_difference_is_paired_by_fold_and_its_interval_is_corrected():
     half = 3.182446305284263 * found.sd * (1 / 4 + 1 / 3) ** 0.5
     assert found.sd == pytest.approx(5.773502691896258)
     assert found.ci95 == pytest.approx((-45 - half, -45 + half))
-    assert found.turned().ci95 == pytest.approx((45 - half, 45 + half))
+    assert found.swapped().ci95 == pytest.approx((45 - half, 45 + half))
 
 
 def test_no_interval_is_narrower_than_the_steps_between_two_looks():
@@ -49,7 +49,7 @@ def test_no_interval_is_narrower_than_the_steps_between_two_looks():
 def test_a_training_that_never_gets_there_counts_with_its_last_step():
     found = step_difference(arm("a", [20, 30, None]), arm("b", [None, 80, None]), 0.8)
     assert (found.mean, found.trainings, found.only_a, found.only_b) == (-65, 2, 1, 0)
-    assert (found.turned().only_a, found.turned().only_b) == (0, 1)
+    assert (found.swapped().only_a, found.swapped().only_b) == (0, 1)
     assert step_difference(arm("a", [None]), arm("b", [None]), 0.8) is None
 
 
@@ -89,7 +89,7 @@ def test_too_few_looks_are_said():
 def test_a_start_that_once_never_arrives_where_another_does_is_not_called_sooner():
     wins = StepDifference("a", "b", -40, 5, (-50, -30), 5, only_a=2, only_b=0, spacing=10)
     assert step_verdict(wins) == "fewer"
-    assert step_verdict(wins.turned()) == "more"
+    assert step_verdict(wins.swapped()) == "more"
     both = StepDifference("a", "b", -40, 5, (-50, -30), 5, only_a=2, only_b=1, spacing=10)
     assert step_verdict(both) == "inconclusive"
 

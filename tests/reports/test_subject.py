@@ -100,7 +100,7 @@ def test_a_study_without_a_result_is_a_run_error(tmp_path):
 
 def test_a_broken_table_is_a_run_error(tmp_path):
     (tmp_path / "table.json").write_text('{"runs": [{"arm": "a"}]}', encoding="utf-8")
-    with pytest.raises(RunError, match="is no table of a study"):
+    with pytest.raises(RunError, match="is not a study table"):
         read_study(tmp_path)
     assert read_study(tmp_path / "nowhere") is None
 

@@ -49,7 +49,7 @@ def test_the_other_closed_forms_agree_with_simulation(name, x, y):
     assert simulated(name, 500, x, y, 80) == pytest.approx(expected, abs=0.004)
 
 
-@pytest.mark.filterwarnings("ignore:.*make any two layers look alike")
+@pytest.mark.filterwarnings("ignore:.*make any two layers look similar")
 @pytest.mark.parametrize("name", ["procrustes", "cka_biased"])
 @pytest.mark.parametrize(
     ("rows", "x", "y", "decay"),

@@ -53,9 +53,9 @@ def test_a_channel_that_lives_in_one_group_only_is_dead_without_it(make_layers):
     x[:30, 2] *= 1e3
     interval = similarity.jackknife_interval(grouped(x, y), SIMILARITIES["cca"].of_sums)
     first = similarity.cca(x[30:], y[30:])
-    assert first.dead_x == (2,)
+    assert first.constant_x == (2,)
     assert np.isfinite([interval.low, interval.high]).all()
-    assert SIMILARITIES["cca"].of_sums(sum(grouped(x, y)[2:], grouped(x, y)[1])).dead_x == (2,)
+    assert SIMILARITIES["cca"].of_sums(sum(grouped(x, y)[2:], grouped(x, y)[1])).constant_x == (2,)
 
 
 def test_too_few_groups_are_an_error(make_layers):

@@ -62,14 +62,14 @@ def streamed(x, y, batch, **options):
 def test_cca_is_right_to_nine_digits_and_reports_rank_and_dead_channels(case):
     x, y, rank, dead = case
     result = similarity.cca(x, y)
-    assert (result.rank_x, result.rank_y, len(result.dead_x), result.dead_y) == (rank, CHANNELS, dead, ())
+    assert (result.rank_x, result.rank_y, len(result.constant_x), result.constant_y) == (rank, CHANNELS, dead, ())
     np.testing.assert_allclose(result.coefficients, svd_reference.coefficients(x, y), atol=1e-9)
 
 
 def test_the_second_layer_is_treated_like_the_first(case):
     x, y, rank, dead = case
     result = similarity.cca(y, x)
-    assert (result.rank_y, len(result.dead_y), result.dead_x) == (rank, dead, ())
+    assert (result.rank_y, len(result.constant_y), result.constant_x) == (rank, dead, ())
     np.testing.assert_allclose(result.coefficients, svd_reference.coefficients(x, y), atol=1e-9)
 
 
@@ -93,7 +93,7 @@ def test_every_other_measure_is_finite_and_between_0_and_1(case, name):
     x, y, _, dead = case
     result = getattr(similarity, name)(x[:1000], y[:1000])
     assert 0 < result.value < 1
-    assert len(result.dead_x) == dead
+    assert len(result.constant_x) == dead
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["one", "both"])
@@ -115,14 +115,14 @@ def test_a_condition_of_a_million_keeps_every_direction_and_nine_digits(make_lay
 def test_float32_products_are_right_to_six_digits_and_find_the_same_rank(case):
     x, y, rank, dead = case
     result = SIMILARITIES["cca"].of_sums(streamed(x, y, 500, precision="float32"))
-    assert (result.rank_x, len(result.dead_x)) == (rank, dead)
+    assert (result.rank_x, len(result.constant_x)) == (rank, dead)
     np.testing.assert_allclose(result.coefficients, svd_reference.coefficients(x, y), atol=5e-6)
 
 
 def test_dead_channels_are_named_by_index(make_layers):
     x, y = make_layers(0, 500, 8, 8)
     x[:, [2, 5]] = 4.0
-    assert similarity.cca(x, y).dead_x == (2, 5)
+    assert similarity.cca(x, y).constant_x == (2, 5)
 
 
 @pytest.mark.filterwarnings("ignore:20 rows of 70 channels")
@@ -132,7 +132,7 @@ def test_dead_channels_are_named_where_there_are_more_channels_than_rows(name):
     x, y = rng.normal(size=(20, 70)), rng.normal(size=(20, 50))
     x[:, [3, 40]] = 0.1
     result = SIMILARITIES[name].of_rows(x, y)
-    assert (result.dead_x, result.dead_y, result.rank_x) == ((3, 40), (), 19)
+    assert (result.constant_x, result.constant_y, result.rank_x) == ((3, 40), (), 19)
 
 
 def test_dead_channels_can_count_as_unlike(make_layers):

@@ -17,7 +17,7 @@ def test_every_entry_compares_rows_and_says_what_it_is(layers, name):
     assert 0 < result.value < 1
     assert isinstance(result.value, float)
     assert result.rows == len(layers[0])
-    assert (result.dead_x, result.dead_y) == ((), ())
+    assert (result.constant_x, result.constant_y) == ((), ())
     assert 0 < result.rank_x <= layers[0].shape[1]
     assert measure.title
 

@@ -10,7 +10,7 @@ from radtransfer.errors import RadtransferError
 from radtransfer.process import Progress
 from radtransfer.studies.file import is_study, load_study, study_text
 from radtransfer.studies.grid import plan_study
-from radtransfer.studies.runs import with_full_paths
+from radtransfer.studies.runs import with_absolute_paths
 from radtransfer.studies.study import study_cells
 from radtransfer.training.address import address, run_identity
 
@@ -261,7 +261,7 @@ def test_a_study_goes_on_as_it_was_begun(data, tmp_path):
     ):
         begun = planned(name, tmp_path, source=source, sets=sets if "trans" in name else (), arms=arms)
         file = tmp_path / f"{name}.yaml"
-        file.write_text(study_text(with_full_paths(begun.study)))
+        file.write_text(study_text(with_absolute_paths(begun.study)))
         again = plan_study(load_study(str(file)), store=tmp_path / "store")
         assert (list(again.runs), again.notes) == (list(begun.runs), begun.notes)
 
@@ -305,7 +305,9 @@ def test_of_weights_with_different_inputs_the_first_arm_decides_unless_an_arm_na
 def test_weights_that_are_fed_another_input_than_their_own_are_told_once(data, weights, tmp_path):
     plan = planned("revisiting", tmp_path, source=f"busi:{data}/busi")
     (note,) = plan.notes
-    assert note.startswith("resnet50: its arms get caffe input, and the weights of radimagenet, radimagenet_freeze")
+    assert note.startswith(
+        "resnet50: its arms get preprocessing caffe, but the weights of radimagenet, radimagenet_freeze"
+    )
     assert "--set arms.radimagenet.model.preprocessing=caffe_unit" in note
 
 

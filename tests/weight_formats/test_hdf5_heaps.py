@@ -26,7 +26,7 @@ def test_an_object_that_does_not_lead_past_itself_is_refused_where_the_library_h
     first = content.index(b"GCOL") + 16
     struct.pack_into("<HHIQ", content, first, 0, 0, 0, 0)
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match="names.h5 is damaged: a text in it is longer"):
+    with pytest.raises(WeightsError, match="names.h5 is damaged: a text exceeds its heap"):
         read_weight_file(file)
 
 
@@ -45,9 +45,9 @@ def test_a_list_where_text_should_be_is_refused_where_the_library_crashes(file, 
     assert content.count(text) == 1
     content[content.index(text) + 1] = kind
     file.write_bytes(content)
-    with h5py.File(file) as opened, pytest.raises(WeightsError, match="an attribute of / is no text"):
+    with h5py.File(file) as opened, pytest.raises(WeightsError, match="an attribute of / is not a text"):
         check_attributes(opened)
-    with pytest.raises(WeightsError, match="names.h5 is damaged: an attribute of / is no text"):
+    with pytest.raises(WeightsError, match="names.h5 is damaged: an attribute of / is not a text"):
         read_weight_file(file)
 
 

@@ -235,7 +235,7 @@ def test_a_file_that_is_hdf5_and_a_zip_is_refused_by_every_reader(tmp_path, mode
             path = tmp_path / f"{name}{suffix}"
             path.write_bytes(content)
             for read in (open_model, read_weight_file):
-                with pytest.raises(WeightsError, match="an HDF5 file and a zip at once"):
+                with pytest.raises(WeightsError, match="both an HDF5 file and a zip"):
                     read(path)
 
 

@@ -167,7 +167,7 @@ def test_a_pytorch_file_is_to_be_converted(tmp_path):
 
 def test_a_tar_of_early_pytorch_is_never_opened(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar" + bytes(300))
-    assert "is a tar, as PyTorch wrote before 0.2, never opened" in message(tmp_path / "x.pth")
+    assert "is a tar as written by PyTorch before 0.2, which is never opened" in message(tmp_path / "x.pth")
 
 
 def test_a_pickle_is_never_opened(tmp_path):

@@ -82,7 +82,7 @@ def test_an_operation_that_is_on_no_list_is_refused_by_name(tmp_path, operation,
     else:
         function.node_def.add(name="more", op="PartitionedCall").attr["f"].func.name = operation
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(WeightsError, match=rf"no network of images needs \({operation} in inner\)"):
+    with pytest.raises(WeightsError, match=rf"no image network needs \({operation} in inner\)"):
         check_graph(path.parent)
 
 

@@ -123,4 +123,4 @@ def test_folds_of_a_run_that_did_not_count_them_are_checked_by_what_was_tested(r
     (run / "folds.csv").write_text("".join(rows[:-6]))
     outcome = radtransfer("report", run, "--no-cca", "--out", tmp_path / "out")
     assert outcome.code == 2
-    assert "test images of fold 2, and 8 were tested" in outcome.err
+    assert "test images of fold 2, but 8 were tested" in outcome.err

@@ -36,14 +36,14 @@ def test_there_is_an_entry_per_layer_and_kind_with_the_promised_keys(compared):
 def test_a_layer_with_few_positions_reports_the_true_number_and_says_so(compared):
     rows = {entry["layer"]: entry["rows"] for entry in compared[0]["layers"]}
     assert rows == {"stem": 300, "stage1": 300, "stage2": 216, "stage3": 96}
-    assert "stage2: 216 rows instead of 300" in compared[2]
+    assert "stage2: only 216 positions instead of 300 rows" in compared[2]
 
 
 def test_rows_that_make_any_layers_look_alike_are_warned_of(radtransfer, finished_run):
     names = (f"{finished_run.path}/fold_1@initial", finished_run.path)
     outcome = radtransfer("compare-cca", *names, *SMALL, "--dims", 12, "--layers", "stem,stage3")
     assert outcome.code == 0, outcome.err
-    assert "stage3: 96 rows for 24 channels make any layers look alike; 120 would be ample" in outcome.err
+    assert "stage3: with 96 rows for 24 channels, any layers look similar; use 120 rows" in outcome.err
     assert "stem: 300 rows" not in outcome.err
 
 
@@ -192,9 +192,9 @@ def test_the_table_shows_similarity_interval_chance_ranks_rows_and_images(radtra
         (("RUN", "RUN", "--similarity", "rsa"), 2, ("rsa", "cannot be streamed")),
         (("RUN", "RUN", "--layers", ","), 2, ("--layers", "stages")),
         (("RUN", "RUN", "--layers", "stage9"), 2, ("stage9", "stage3")),
-        (("RUN", "random:cbr_large_w", "--channels", "paired"), 3, ("stem", "32 and 64 channels")),
+        (("RUN", "random:cbr_large_w", "--channels", "paired"), 3, ("stem", "32 and 64")),
         (("random:cbr_tiny", "random:cbr_tiny"), 2, ("--data",)),
-        (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("cca only",)),
+        (("RUN", "RUN", "--compat", "juodelyte", "--similarity", "cka"), 2, ("expects --similarity cca",)),
         (("RUN", "RUN", "--compat", "juodelyte", "--channels", "all"), 2, ("leave them out",)),
         (("RUN", "RUN", "--out", "RUN"), 2, ("Choose another",)),
         (("RUN", "RUN", "--out", "RUN/config.yaml/out"), 2, ("cannot create a folder in", "config.yaml")),
@@ -236,7 +236,7 @@ def test_layers_with_too_few_rows_are_left_out_and_say_how_many_images_would_do(
     outcome = radtransfer("compare-cca", *names, "--similarity", "cca,cka", "--cross", "--json")
     assert outcome.code == 0, outcome.err
     few = "stage2: expected at least 256 rows for 128 channels, received 216 from 24 images"
-    assert f"left out (cca): {few}" in outcome.err and "29 images would do" in outcome.err
+    assert f"left out (cca): {few}" in outcome.err and "Use 29 images" in outcome.err
     result = json.loads(outcome.out)
     assert len(result["left_out"]) == 2 and few in result["left_out"][0]
     defined = {(e["layer"], e["kind"]) for e in result["layers"] if e["similarity"] is not None}
@@ -254,7 +254,7 @@ def test_layers_with_too_few_rows_are_left_out_and_say_how_many_images_would_do(
     [
         (lambda kernel: 0 * kernel, (), "conv2 of B (conv2): expected at least one channel that varies"),
         (lambda kernel: kernel * np.nan, (), "conv2 of B (conv2): expected finite activations"),
-        (lambda kernel: kernel, ("--channels", "paired"), "conv2: --channels paired takes the same channels"),
+        (lambda kernel: kernel, ("--channels", "paired"), "conv2: --channels paired expects as many channels"),
     ],
     ids=["constant", "not finite", "unequal"],
 )
@@ -278,7 +278,7 @@ def test_procrustes_on_fewer_rows_than_channels_gives_its_chance_and_warns(radtr
     measures = ("--similarity", "procrustes,cka_biased", "--rows", 300, "--channels", "all")
     outcome = radtransfer("compare-cca", *names, *measures, "--json")
     assert outcome.code == 0, outcome.err
-    assert "stage3: 96 rows for" in outcome.err and "channels make any layers look alike" in outcome.err
+    assert "stage3: with 96 rows for" in outcome.err and "channels, any layers look similar" in outcome.err
     for entry in json.loads(outcome.out)["layers"]:
         assert 0 < entry["null"]["closed_form"] < 1
         assert entry["null"]["closed_form"] < entry["null"]["permuted"] + 0.05

@@ -100,7 +100,7 @@ def test_images_under_other_paths_are_told(radtransfer, finished_run, tmp_path):
         path.write_text("\n".join([header, *(f"elsewhere/{row}" for row in rows)]) + "\n")
     outcome = radtransfer("compare-predictions", finished_run.path, other)
     assert outcome.code == 3
-    assert "file names are in both, under other paths: train both on one table." in outcome.err
+    assert "file names are in both, under different paths: train both on one table." in outcome.err
 
 
 def test_runs_of_other_images_or_classes_exit_with_3(radtransfer, finished_run, tmp_path):

@@ -44,7 +44,7 @@ def test_the_folder_holds_table_json_and_figures(compared):
 def test_layers_of_other_shapes_are_named(radtransfer, finished_run):
     outcome = radtransfer("compare-weights", finished_run.path / "fold_1", "random:cbr_tiny_wide", "--image-size", 32)
     assert outcome.code == 4
-    assert "no layer of one name and shape" in outcome.err
+    assert "no layer of the same name and shape" in outcome.err
     outcome = radtransfer("compare-weights", finished_run.path / "fold_1", "random:cbr_tiny", "--image-size", 32)
     assert outcome.code == 0, outcome.err
     assert "in one network only: head" in outcome.out

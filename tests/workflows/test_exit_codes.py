@@ -112,7 +112,7 @@ def test_an_epoch_ends_soon_after_its_loss_is_no_number(radtransfer, table_optio
     from radtransfer.process import EpochReporter
 
     steps = []
-    monkeypatch.setattr("radtransfer.training.loop._LOOK", 2)
+    monkeypatch.setattr("radtransfer.training.loop._CHECK_EVERY", 2)
     monkeypatch.setattr(EpochReporter, "step", lambda _, *numbers: steps.append(numbers))
     diverging = ("--optimizer", "sgd", "--learning-rate", 90, "--set", "training.weight_decay=1", "--batch-size", 2)
     arguments = (*diverging, "--schedule", "constant", "--epochs", 3, "--folds", 1, "--out", tmp_path / "run")

@@ -93,4 +93,4 @@ def test_several_folds_have_no_common_features(radtransfer, finished_run, tiny_i
     arguments = (finished_run.path, tiny_images / "images", "--layer", "stage2", "--out", tmp_path / "f.npz")
     outcome = radtransfer("extract", *arguments)
     assert outcome.code == 2
-    assert "Name one with --fold" in outcome.err
+    assert "Choose one with --fold" in outcome.err

@@ -159,7 +159,7 @@ def test_weights_that_have_seen_the_test_images_are_pointed_out(radtransfer, tab
     arguments = ("--folds", 2, "--epochs", 1, "--weights", source, "--out", tmp_path / "run", "--dry-run")
     outcome = radtransfer("finetune", *table_options, *arguments)
     assert outcome.code == 0, outcome.err
-    assert "leak: in fold 1, 24 of 24 test images trained or chose the weights" in outcome.err
+    assert "leak: in fold 1, 24 of 24 test images were used to train or select" in outcome.err
     assert "in fold 2" not in outcome.err
 
 

@@ -128,7 +128,7 @@ def test_a_run_stopped_within_a_step_that_answers_nothing_resumes_to_the_identic
         process.send_signal(getattr(signal, how))
         assert process.wait(timeout=120) == 130
         error = process.stderr.read()
-    assert f"go on with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in error
+    assert f"resume with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in error
     assert error.endswith("Error: Interrupted.\n") and "Traceback" not in error
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert not list(out.rglob(".part-*"))

@@ -26,7 +26,7 @@ def test_batch_norm_is_named_only_where_a_stage_uses_it(radtransfer, finished_ru
     )
     outcome = radtransfer(*options, "--bn-init", "mean_var")
     assert outcome.out.splitlines()[0] == "transfer"
-    assert "--bn-init mean_var not used: every stage starts from pretrained" in outcome.err
+    assert "--bn-init mean_var has no effect: every stage is pretrained" in outcome.err
 
 
 def test_json_holds_the_plan_and_nothing_else_is_printed(radtransfer, finished_run):

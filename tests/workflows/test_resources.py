@@ -46,7 +46,7 @@ def test_a_disk_that_is_full_stops_the_run_which_goes_on_later(
     assert outcome.code == 5, outcome.err
     assert f"Cannot write {out}" in outcome.err
     assert "No space left on device" in outcome.err
-    assert f"go on with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in outcome.err
+    assert f"resume with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in outcome.err
     assert "Traceback" not in outcome.err
     assert not list(out.rglob(".part-*"))
     outcome = radtransfer("finetune", out / "config.yaml", "--out", out, "--resume")
@@ -173,7 +173,7 @@ def test_an_interrupt_before_the_first_epoch_prints_the_line_that_goes_on(
         patch.setattr(finetune, "prepare", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         outcome = radtransfer("finetune", *table_options, "--folds", 2, "--epochs", 2, "--out", out)
     assert outcome.code == 130
-    assert f"go on with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in outcome.err
+    assert f"resume with: radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in outcome.err
     outcome = radtransfer("finetune", out / "config.yaml", "--out", out, "--resume")
     assert outcome.code == 0, outcome.err
     check_same(out, finished_run.path)
@@ -188,7 +188,7 @@ def test_an_interrupt_before_overwriting_leaves_the_run_that_stands(radtransfer,
     monkeypatch.setattr(finetune, "prepare", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     outcome = radtransfer("finetune", *table_options, "--out", out, "--overwrite")
     assert outcome.code == 130
-    assert "still stands" in outcome.err
+    assert "is unchanged" in outcome.err
     assert not (out / "config.yaml").exists()
 
 

@@ -176,7 +176,7 @@ def test_a_study_that_was_stopped_and_killed_goes_on_to_the_same_result(radtrans
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"go on with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --jobs 1" in error
+    assert f"resume with: radtransfer study {out / 'study.yaml'} --out {out} --runs {store} --jobs 1" in error
     assert "Traceback" not in error
     stopped = json.loads(next(store.glob("*/run.json")).read_text())
     assert stopped["status"] == "interrupted"
@@ -208,7 +208,7 @@ def test_a_run_that_fails_is_kept_and_tried_again(radtransfer, study_file, tmp_p
     options = ("--arms", "scratch", "--out", tmp_path / "out", "--runs", tmp_path / "store", "--jobs", 0)
     outcome = radtransfer("study", study_file, *options, "--json")
     assert outcome.code == 6
-    assert "1 of 2 runs failed; the others are kept. scratch, seed 1: The loss became nan" in outcome.err
+    assert "1 of 2 runs failed; the others are saved. scratch, seed 1: The loss became nan" in outcome.err
     rows = json.loads(outcome.out)["runs"]
     assert [(row["status"], row["error"]) for row in rows] == [("finished", None), ("failed", "The loss became nan")]
     listed = radtransfer("study", study_file, *options, "--dry-run")
@@ -287,11 +287,11 @@ def test_a_dry_run_tells_the_input_of_every_run_and_which_settings_were_left_out
 
 
 def test_a_dry_run_without_timing_lists_the_runs_and_measures_nothing(radtransfer, study_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("radtransfer.cli.study.require_keras", lambda: 1 / 0)
+    monkeypatch.setattr("radtransfer.studies.grid.require_keras", lambda: 1 / 0)
     options = ("--runs", tmp_path / "store", "--out", tmp_path / "out", "--dry-run", "--no-timing")
     outcome = radtransfer("study", study_file, *options)
     assert outcome.code == 0, outcome.err
-    assert "timing" not in outcome.err
+    assert "note      timing" not in outcome.err
     assert "5 runs: 0 done, 5 to do, time unknown: without --no-timing, a run of each network is timed" in outcome.out
     listed = json.loads(radtransfer("study", study_file, *options, "--json").out)
     assert listed["seconds"] is None and [row["seconds"] for row in listed["runs"]] == [None] * 5
@@ -333,7 +333,7 @@ def test_changed_data_are_told(radtransfer, tiny_images, tmp_path):
     assert radtransfer("study", study, *options).code == 0
     os.utime(data / "images" / "sick" / "p01_0.png")
     replaced = radtransfer("study", study, *options)
-    assert "were changed after runs on them were made" in replaced.err
+    assert "have changed since these runs" in replaced.err
     assert "finished" not in replaced.err
     table = data / "images.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:-4]) + "\n")
@@ -346,7 +346,7 @@ def test_a_folder_that_is_no_study_is_left_alone(radtransfer, study_file, tmp_pa
     (tmp_path / "notes.txt").write_text("mine")
     outcome = radtransfer("study", study_file, "--out", tmp_path, "--runs", tmp_path / "store", "--jobs", 0)
     assert outcome.code == 2
-    assert "holds other files (notes.txt) and is no study" in outcome.err
+    assert "is not the folder of a study: it contains notes.txt" in outcome.err
 
 
 def test_a_study_without_images_says_what_it_needs(radtransfer, tiny_images):

@@ -28,7 +28,7 @@ def test_a_freeze_sweep_tells_the_auc_of_every_variant_and_stage(radtransfer, sw
     assert (out / "auc_by_stage.png").stat().st_size > 5000
     again = radtransfer(*command)
     assert json.loads(again.out) == rows
-    assert again.err.count("nothing is left to do") == 5
+    assert again.err.count("is already finished") == 5
 
 
 def test_a_transfusion_sweep_counts_the_steps_to_a_threshold(radtransfer, sweep_options, tmp_path):

@@ -120,7 +120,7 @@ def test_a_slim_network_trains_and_opens_in_plain_keras(radtransfer, table_optio
         (("--bn-init", "transfer"), "--bn-init transfer: expected pretrained weights"),
         (("--scheme", "gabber"), "Did you mean 'gabor'"),
         (("--freeze-to", "stage9"), "Unknown stage or layer of cbr_tiny 'stage9'"),
-        (("--cache-features",), "the plan freezes nothing"),
+        (("--cache-features",), "expected a plan that freezes"),
         (("--slim", "stage1:0.5", "--bn-init", "mean_var"), "expected pretrained weights"),
     ],
 )

@@ -11,15 +11,15 @@ from radtransfer.runs.folder import write_json, write_text
 from radtransfer.runs.lock import locked
 from radtransfer.studies import engines as collecting
 from radtransfer.studies import engines as mailbox
-from radtransfer.studies.engines import Mailbox, Outcome, compute_elsewhere
+from radtransfer.studies.engines import Mailbox, Outcome, compute_remotely
 
 RUN, SOURCE = "0123456789ab", "ba9876543210"
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(mailbox, "PIECE", 1000)
-    monkeypatch.setattr(collecting, "PIECE", 1000)
+    monkeypatch.setattr(mailbox, "CHUNK", 1000)
+    monkeypatch.setattr(collecting, "CHUNK", 1000)
     store = tmp_path / "my store"
     (store / SOURCE / "fold_1").mkdir(parents=True)
     (store / SOURCE / "fold_1" / "model.keras").write_bytes(os.urandom(2500))
@@ -33,7 +33,7 @@ def caller(box):
 
 def compute(box, store, attempt=1, tell=lambda *_: None):
     config = load_config(sets=(f"model.weights={store / SOURCE}",))
-    return compute_elsewhere(caller(box), RUN, attempt, config, store / RUN, tell)
+    return compute_remotely(caller(box), RUN, attempt, config, store / RUN, tell)
 
 
 def record(folder, status, weights):
@@ -112,12 +112,12 @@ def test_an_attempt_that_was_given_up_changes_nothing(store):
         lambda: box.keep(RUN, 1, ["run.json"], []),
         lambda: box.close(RUN, 1),
     ):
-        with pytest.raises(RunInUseError, match="goes on elsewhere"):
+        with pytest.raises(RunInUseError, match="continues on another machine"):
             call()
     box.write(RUN, 2, "run.json", 0, b"new")
     box.keep(RUN, 2, ["run.json"], [])
     box.close(RUN, 2)
-    with pytest.raises(RunInUseError, match="goes on elsewhere"):
+    with pytest.raises(RunInUseError, match="continues on another machine"):
         box.open(RUN, 1)
     assert (store / RUN / "run.json").read_bytes() == b"new"
     assert list(box.files(RUN)) == ["run.json"]

@@ -43,7 +43,7 @@ class Ray:
 
     def _start(self, task, mailbox):
         self.tasks.append(task)
-        mailbox.box.tell(task.key, task.attempt, "count", ("images checked", 1, 2))
+        mailbox.box.post(task.key, task.attempt, "count", ("images checked", 1, 2))
         return object()
 
     def wait(self, references, timeout):
@@ -93,10 +93,10 @@ def test_a_run_that_is_lost_is_tried_again(engine, tmp_path):
     runner = engine(RayError("node died"), OutOfMemoryError("killed"), Outcome("finished"))
     outcome, told = outcome_of(runner, tmp_path)
     assert outcome == Outcome("finished")
-    notes = [text for name, text in told if name == "told"]
+    notes = [text for name, text in told if name == "message"]
     assert notes == [
-        "its process or machine was lost; it is tried again",
-        "memory ran out; it is tried again",
+        "its process or machine was lost; trying again",
+        "memory ran out; trying again",
     ]
     assert [task.attempt for task in runner._ray.tasks] == [1, 2, 3]
     assert [name for name, _ in told].count("count") == 3

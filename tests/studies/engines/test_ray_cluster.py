@@ -41,5 +41,5 @@ def test_a_run_that_fits_nowhere_is_told_with_what_there_is(machines):
 
 
 def test_a_study_is_not_led_from_outside_the_cluster(machines):
-    with pytest.raises(ConfigError, match="a study runs on a machine of the cluster"):
+    with pytest.raises(ConfigError, match="a study must be started on a machine of the cluster"):
         Cluster("ray://head:10001")
