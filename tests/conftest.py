@@ -9,6 +9,8 @@ import pytest
 from radtransfer.process import pin_variables
 
 pin_variables()
+# More threads only wait for each other on matrices as small as these.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and the commands that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,6 +31,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import warm_process
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 DEADLINE = 900
@@ -268,6 +269,13 @@ def start_fresh(arguments: list[str], folder: Path, kill: Kill | None) -> tuple[
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(child, stdout=subprocess.DEVNULL, stderr=output, start_new_session=True)
         return *_wait(process.pid, process.wait, kill, output), _entered(folder, process.pid)
+
+
+def start_warm(arguments: list[str], folder: Path, kill: Kill | None) -> tuple[int, str, bool]:
+    """The same in a process forked from one that has imported TensorFlow (`warm_process`)."""
+    with warm_process.start(*_moment(folder, kill), *arguments, program=_CHILD) as process:
+        _, output = process.communicate(timeout=DEADLINE)
+    return process.returncode, output, _entered(folder, process.pid)
 
 
 def start_forked(arguments: list[str], folder: Path, kill: Kill | None) -> tuple[int, str, bool]:

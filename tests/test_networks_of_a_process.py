@@ -1,11 +1,8 @@
-import numpy as np
-import pytest
 import tensorflow as tf
 
 from radtransfer.config.schema import TrainingSettings
 from radtransfer.models.backbone import BACKBONES
 from radtransfer.training.context import ModelCache
-from radtransfer.transfer.initialize import draw_random
 
 FACTS = {
     "classes": 2,
@@ -73,15 +70,3 @@ def test_a_learner_that_is_taken_again_freezes_its_layers_again():
     assert classifier.model.get_layer("conv1").trainable
     assert learner_of(networks, classifier, frozen=frozenset({"conv1"})) is frozen
     assert not classifier.model.get_layer("conv1").trainable
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_drawing_sets_every_weight(backbone):
-    """Else a network that is taken over would begin with what an earlier run left."""
-    size = max(32, BACKBONES[backbone].minimum_size)
-    model = classifier_of(ModelCache(), size=size, backbone=backbone).model
-    for variable in model.weights:
-        variable.assign(tf.fill(variable.shape, 7.0))
-    draw_random(model, seed=1)
-    left = [variable.path for variable in model.weights if np.all(np.array(variable) == 7.0)]
-    assert left == []

@@ -23,7 +23,8 @@ def save_checkpoint(path: Path, arrays: Iterable[np.ndarray], record: dict[str, 
 def load_checkpoint(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """The arrays and the record of a checkpoint; RunError if the file is damaged."""
     try:
-        return _read(path)
+        with path.open("rb") as file:  # NumPy leaves a damaged one open
+            return _read(file)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path} is damaged ({error}). Delete the folder {path.parent} to start this fold again."

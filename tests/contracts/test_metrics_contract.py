@@ -54,7 +54,7 @@ def test_an_entry_says_all_that_printers_need(metric):
 
 @pytest.mark.parametrize("kind", SCORINGS)
 @given(images=st.integers(0, 30), seed=st.integers(0, 2**31), patients=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_values_keep_the_range_and_are_there_only_where_their_needs_are(kind, images, seed, patients):
     scoring = SCORINGS[kind]
     predictions = draw(scoring, images, seed, patients=patients)

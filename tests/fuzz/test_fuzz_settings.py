@@ -48,7 +48,7 @@ def written(folder, document):
 
 
 @given(st.lists(st.tuples(names, st.one_of(scalars.map(str), st.text(max_size=30))), max_size=4))
-@fuzzed(300)
+@fuzzed(150)
 def test_any_set_is_taken_or_refused(pairs):
     found = answer(load_config, None, names=None, codes=(2,))
     assert isinstance(found, Config)
@@ -72,7 +72,7 @@ def round_trip(config):
 
 
 @given(st.dictionaries(names, values, max_size=6))
-@fuzzed(300)
+@fuzzed(150)
 def test_any_settings_file_is_taken_or_refused_by_name(tmp_path_factory, flat):
     path = written(tmp_path_factory.getbasetemp(), nested(flat))
     found = answer(load_config, path, codes=(2,))
@@ -81,13 +81,13 @@ def test_any_settings_file_is_taken_or_refused_by_name(tmp_path_factory, flat):
 
 
 @given(st.text(max_size=200))
-@fuzzed(300)
+@fuzzed(150)
 def test_any_text_is_settings_or_refused(tmp_path_factory, text):
     answer(load_config, written(tmp_path_factory.getbasetemp(), text), names=None, codes=(2,))
 
 
 @given(st.binary(max_size=200))
-@fuzzed(100)
+@fuzzed(50)
 def test_any_bytes_are_settings_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(content)
@@ -100,7 +100,7 @@ def test_any_bytes_are_settings_or_refused(tmp_path_factory, content):
         scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
     )
 )
-@fuzzed(200)
+@fuzzed(100)
 def test_what_is_written_reads_back(value):
     text = write_yaml({"value": value})
     found = parse_yaml(text, source="it")[0]["value"]
@@ -135,7 +135,7 @@ studies = st.fixed_dictionaries(
 
 
 @given(studies, st.lists(st.tuples(names, scalars.map(str)), max_size=2))
-@fuzzed(300)
+@fuzzed(150)
 def test_any_study_is_taken_or_refused(tmp_path_factory, document, pairs):
     path = written(tmp_path_factory.getbasetemp(), document)
     sets = [f"{name}={value}" for name, value in pairs]

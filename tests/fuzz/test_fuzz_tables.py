@@ -87,7 +87,7 @@ def check(source, settings, *, inside):
 
 
 @given(st.text(max_size=300), settings_drawn)
-@fuzzed(200)
+@fuzzed(100)
 def test_any_text_is_a_table_or_refused(tmp_path_factory, text, settings):
     place = folder(tmp_path_factory.getbasetemp())
     (place / "any.csv").write_text(text, encoding="utf-8", newline="")
@@ -112,7 +112,7 @@ table_bytes = st.sampled_from(
 
 
 @given(beginnings, st.sampled_from([",", ";", "\t"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
-@fuzzed(150)
+@fuzzed(75)
 def test_whatever_stands_before_the_header_the_rows_are_read_or_refused(tmp_path_factory, before, delimiter, encoding):
     place = folder(tmp_path_factory.getbasetemp())
     rows = [["path", "label", "patient"], ["a.png", "x", "1"], ["b.png", "y", "2"]]
@@ -126,7 +126,7 @@ def test_whatever_stands_before_the_header_the_rows_are_read_or_refused(tmp_path
 
 
 @given(table_bytes, st.binary(max_size=300))
-@fuzzed(100)
+@fuzzed(50)
 def test_files_of_other_kinds_are_refused_as_tables(tmp_path_factory, start, content):
     place = folder(tmp_path_factory.getbasetemp())
     (place / "kind.csv").write_bytes(start + content)
@@ -135,7 +135,7 @@ def test_files_of_other_kinds_are_refused_as_tables(tmp_path_factory, start, con
 
 
 @given(st.binary(max_size=300))
-@fuzzed(100)
+@fuzzed(50)
 def test_any_bytes_are_a_table_or_refused_by_name(tmp_path_factory, content):
     place = folder(tmp_path_factory.getbasetemp())
     (place / "bytes.csv").write_bytes(content)
@@ -150,7 +150,7 @@ def test_any_bytes_are_a_table_or_refused_by_name(tmp_path_factory, content):
     settings_drawn,
     st.booleans(),
 )
-@fuzzed(400)
+@fuzzed(200)
 def test_any_cells_are_a_table_or_refused(tmp_path_factory, header, rows, delimiter, settings, rooted):
     place = folder(tmp_path_factory.getbasetemp())
     text = io.StringIO()
@@ -172,7 +172,7 @@ MISSING = st.sampled_from(["", "NA", "nan", "None", "null", "unknown", "-", "<NA
     ),
     st.sampled_from(["drop", "class"]),
 )
-@fuzzed(100)
+@fuzzed(50)
 def test_missing_words_are_never_one_class_or_one_patient(tmp_path_factory, rows, how):
     place = folder(tmp_path_factory.getbasetemp())
     with (place / "words.csv").open("w", newline="") as handle:
@@ -206,7 +206,7 @@ spellings = st.tuples(
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), spellings), min_size=4, max_size=20))
-@fuzzed(150)
+@fuzzed(75)
 def test_patients_in_any_spelling_are_told_apart_by_their_numbers_or_refused(tmp_path_factory, written):
     place = folder(tmp_path_factory.getbasetemp())
     rows = [[f"{row}.png", "ab"[number % 2], spelt(number, how)] for row, (number, how) in enumerate(written)]
@@ -230,7 +230,7 @@ names = st.text(
 
 
 @given(st.lists(names, min_size=2, max_size=4, unique=True), st.lists(names, min_size=1, max_size=3, unique=True))
-@fuzzed(60)
+@fuzzed(30)
 def test_any_file_and_folder_names_are_read_or_refused(tmp_path_factory, classes, stems):
     place = tmp_path_factory.mktemp("named")
     image = io.BytesIO()

@@ -74,7 +74,7 @@ KINDS = ("a.weights.h5", "a.keras", "legacy.h5")
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 7)), min_size=1, max_size=12),
     st.sampled_from([".h5", ".keras", ".npz", ".pt", ""]),
 )
-@fuzzed(200)
+@fuzzed(100)
 def test_flipped_bits_are_refused_or_read(tmp_path_factory, name, flips, suffix):
     base = tmp_path_factory.getbasetemp()
     content = bytearray(files(base)[name])
@@ -86,7 +86,7 @@ def test_flipped_bits_are_refused_or_read(tmp_path_factory, name, flips, suffix)
 
 
 @given(st.sampled_from(KINDS), st.floats(0, 1), st.integers(0, 4000))
-@fuzzed(100)
+@fuzzed(50)
 def test_a_part_of_a_file_is_refused(tmp_path_factory, name, share, zeros):
     base = tmp_path_factory.getbasetemp()
     content = files(base)[name]
@@ -97,7 +97,7 @@ def test_a_part_of_a_file_is_refused(tmp_path_factory, name, share, zeros):
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02", b"\x93NUMPY"]))
-@fuzzed(100)
+@fuzzed(50)
 def test_any_bytes_are_refused_by_name(tmp_path_factory, content, beginning):
     path = tmp_path_factory.getbasetemp() / "any bytes.h5"
     path.write_bytes(beginning + content)
@@ -109,7 +109,7 @@ kinds = st.sampled_from(["f2", "f4", "f8", "i4", "u1", "S5", "c8", "b1"])
 
 
 @given(st.data())
-@fuzzed(60)
+@fuzzed(30)
 def test_other_shapes_and_types_are_never_loaded_into_a_network(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "other shapes.weights.h5"
     backbone().save_weights(path)
@@ -177,7 +177,7 @@ def test_classes_from_anywhere_else_are_not_imported(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 7)), min_size=1, max_size=6))
-@fuzzed(25)
+@fuzzed(12)
 def test_a_damaged_model_is_opened_or_refused(tmp_path_factory, flips):
     base = tmp_path_factory.getbasetemp()
     content = bytearray(files(base)["a.keras"])

@@ -57,7 +57,7 @@ def test_the_area_is_scikit_learns_also_with_ties(pairs):
     st.integers(0, 2**31),
     st.sampled_from([0.5, 0.8, 0.9, 0.95]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_sensitivity_is_the_best_point_of_the_roc_curve(truth, seed, specificity):
     truth, scores = np.array(truth), np.random.default_rng(seed).integers(0, 12, len(truth)).astype(float)
     if truth.all() or not truth.any():

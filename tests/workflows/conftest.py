@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import warm_process
 from click.testing import CliRunner
 from PIL import Image
 
@@ -33,7 +34,34 @@ def tiny_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def radtransfer():
+def one_model_cache():
+    """The runs of this process share their networks, as those of a study do: tracing costs more than their steps."""
+    from radtransfer.training import context
+
+    shared = context.ModelCache()
+
+    class Shared(context.ModelCache):
+        def __new__(cls, **options):
+            return super().__new__(cls) if options else shared
+
+        def __init__(self, **options):
+            super().__init__(**options) if options else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "ModelCache", Shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_read_in_forked_processes():
+    """Fresh ones, which take seconds more, read those of the contract."""
+    with pytest.MonkeyPatch.context() as patch:
+        warm_process.read_exports_so(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def radtransfer(one_model_cache):
     """Run the command line in this process: `radtransfer("finetune", …)` gives exit code, stdout and stderr."""
     from radtransfer.cli.main import application
 

@@ -1,10 +1,9 @@
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+import warm_process
 
 TINY = ("--backbone", "cbr_tiny", "--image-size", "24", "--batch-size", "8", "--learning-rate", "1e-3")
 
@@ -20,7 +19,7 @@ def prepare_command(tiny_images, out, *more):
 def test_training_on_the_prepared_set_gives_the_run_on_the_images(radtransfer, tiny_images, table_options, tmp_path):
     outcome = radtransfer(*prepare_command(tiny_images, tmp_path / "set"))
     assert outcome.code == 0, outcome.err
-    assert f"--data tfds:{tmp_path / 'set'}" in outcome.out
+    assert f"--data tfds:{tmp_path / 'set'}" in outcome.err
     runs = {}
     for name, options in (("images", table_options), ("set", ("--data", f"tfds:{tmp_path / 'set'}", *TINY))):
         out = tmp_path / name / "run"
@@ -33,9 +32,7 @@ def test_training_on_the_prepared_set_gives_the_run_on_the_images(radtransfer, t
 def test_two_processes_write_the_same_bytes(tiny_images, tmp_path):
     sets = []
     for out in (tmp_path / "a", tmp_path / "b"):
-        code = "from radtransfer.cli.main import main; main()"
-        command = [sys.executable, "-c", code, *map(str, prepare_command(tiny_images, out))]
-        subprocess.run(command, check=True, capture_output=True)
+        warm_process.run(*prepare_command(tiny_images, out), check=True)
         sets.append({path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"})
     for contents in sets:  # it says when it was written
         contents["provenance.json"] = json.loads(contents["provenance.json"]) | {"prepared": None}
@@ -74,18 +71,18 @@ main()
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_a_killed_command_goes_on(tiny_images, tmp_path, how):
     out = tmp_path / "set"
-    command = [sys.executable, "-c", SLOWLY, *map(str, prepare_command(tiny_images, out, "--json"))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    command = prepare_command(tiny_images, out, "--json")
+    with warm_process.start(*command, program=SLOWLY) as process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None and not list(out.glob("radtransfer-*")):
             time.sleep(0.002)
         process.send_signal(getattr(signal, how))
-        error = process.stderr.read()
+        _, error = process.communicate()
     assert process.returncode == (130 if how == "SIGTERM" else -signal.SIGKILL), error
     assert "Traceback" not in error
     written = {file: file.stat().st_mtime_ns for file in out.glob("radtransfer-*")}
     assert 0 < len(written) < 24
-    finished = subprocess.run(command, capture_output=True, text=True)
+    finished = warm_process.run(*command, program=SLOWLY)
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["shards"] == 24
     assert {file: file.stat().st_mtime_ns for file in written} == written

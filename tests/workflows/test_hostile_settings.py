@@ -35,13 +35,13 @@ def commands(table_options, tiny_images):
     images = tiny_images / "images" / "sick"
     finetune = ("--folds", 1, "--epochs", 1, "--augmentation", "random_contrast", "--out", "run", "--json")
     return [
-        ("plan", "resnet50"),
+        ("plan", "cbr_tiny"),
         ("finetune", *table_options, *finetune),
         ("predict", "run", images),
         ("evaluate", "run", "--json"),
         ("weights", "inspect", "run/fold_1/initial.weights.h5"),
         ("extract", "run", images, "--layer", "stage1", "--out", "features.npz"),
-        ("compare-cca", "run@initial", "run", "--similarity", "cka", "--json"),
+        ("compare-cca", "run@initial", "run", "--similarity", "cka", "--dims", 6, "--repeats", 1, "--json"),
         ("export", "run", "--fold", 1, "--format", "keras", "--out", "model.keras"),
         ("predict", "model.keras", images),
     ]

@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+import warm_process
+from kill_harness import weights_of
 
 from radtransfer.process import ONEDNN, pin_variables
 from radtransfer.training.checkpoint import load_checkpoint
@@ -15,13 +17,8 @@ from radtransfer.training.checkpoint import load_checkpoint
 EPOCHS = 4
 
 
-def radtransfer_command(*arguments):
-    code = "from radtransfer.cli.main import main; main()"
-    return [sys.executable, "-c", code, *map(str, arguments)]
-
-
 def command(table_options, out, *more):
-    return radtransfer_command("finetune", *table_options, "--folds", 2, "--epochs", EPOCHS, "--out", out, *more)
+    return ("finetune", *table_options, "--folds", 2, "--epochs", EPOCHS, "--out", out, *more)
 
 
 def stop_after_epoch(process, folder, epoch, how):
@@ -36,40 +33,45 @@ def stop_after_epoch(process, folder, epoch, how):
     return process.wait(timeout=60)
 
 
-def quiet_process(arguments):
-    return subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-def run_killed_after_epoch_1(table_options, out, *, fold):
-    with quiet_process(command(table_options, out)) as process:
-        stop_after_epoch(process, out / f"fold_{fold}", 1, signal.SIGKILL)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, table_options):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run(command(table_options, out), check=True, capture_output=True)
+    warm_process.run(*command(table_options, out), check=True)
     return out
 
 
-def check_equal(resumed, whole):
-    import keras
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory, table_options, tiny_images):
+    """A run that was killed in its second fold, on a table of its own, and the options that it was given."""
+    folder = tmp_path_factory.mktemp("begun")
+    options = list(table_options)
+    options[1] = shutil.copy(tiny_images / "images.csv", folder / "images.csv")
+    with warm_process.start(*command(options, folder / "run")) as process:
+        stop_after_epoch(process, folder / "run" / "fold_2", 1, signal.SIGKILL)
+    return folder / "run", options
 
+
+@pytest.fixture
+def begun(begun_once, tmp_path):
+    """A copy of it to go on with."""
+    return shutil.copytree(begun_once[0], tmp_path / "run"), begun_once[1]
+
+
+def check_equal(resumed, whole):
     for name in ("folds.csv", "predictions.csv", "metrics.json"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
     for fold in ("fold_1", "fold_2"):
         assert (resumed / fold / "history.csv").read_bytes() == (whole / fold / "history.csv").read_bytes()
-        models = [keras.models.load_model(run / fold / "model.keras") for run in (resumed, whole)]
-        for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        weights = (weights_of(run / fold / "model.keras") for run in (resumed, whole))
+        for (name, one), (its, other) in zip(*weights, strict=True):
+            assert name == its
             np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("how", "fold", "epoch"), [("SIGKILL", 1, 2), ("SIGINT", 1, 1), ("SIGTERM", 2, 3)])
 def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupted, tmp_path, how, fold, epoch):
     out = tmp_path / "run"
-    with subprocess.Popen(
-        command(table_options, out), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with warm_process.start(*command(table_options, out)) as process:
         code = stop_after_epoch(process, out / f"fold_{fold}", epoch, getattr(signal, how))
         error = process.stderr.read()
     status = json.loads((out / "run.json").read_text())["status"]
@@ -80,7 +82,8 @@ def test_a_killed_run_resumes_to_the_identical_result(table_options, uninterrupt
         assert f"radtransfer finetune {out / 'config.yaml'} --out {out} --resume" in error
         assert "Traceback" not in error
     assert not (out / "metrics.json").exists()
-    resumed = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
+    printed = ("finetune", out / "config.yaml", "--out", out, "--resume")
+    resumed = warm_process.run(*(printed if how == "SIGTERM" else command(table_options, out, "--resume")))
     assert resumed.returncode == 0, resumed.stderr
     check_equal(out, uninterrupted)
 
@@ -120,8 +123,7 @@ def test_a_run_stopped_within_a_step_that_answers_nothing_resumes_to_the_identic
     table_options, uninterrupted, tmp_path, how, step
 ):
     out = tmp_path / "run"
-    arguments = [sys.executable, "-c", DEAF.format(step=step), *command(table_options, out)[3:]]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with warm_process.start(*command(table_options, out), program=DEAF.format(step=step)) as process:
         assert process.stdout.readline() == "busy\n"
         process.send_signal(getattr(signal, how))
         assert process.wait(timeout=120) == 130
@@ -130,7 +132,7 @@ def test_a_run_stopped_within_a_step_that_answers_nothing_resumes_to_the_identic
     assert error.endswith("Error: Interrupted.\n") and "Traceback" not in error
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert not list(out.rglob(".part-*"))
-    subprocess.run(command(table_options, out, "--resume"), check=True, capture_output=True)
+    warm_process.run(*command(table_options, out, "--resume"), check=True)
     check_equal(out, uninterrupted)
 
 
@@ -140,65 +142,51 @@ def test_kept_features_the_head_phase_averages_and_the_curve_survive_a_kill(
     monkeypatch.setenv("RADTRANSFER_CACHE", str(tmp_path / "cache"))
     options = ("--weights", finished_run.path / "fold_1", "--scheme", "freeze_then_unfreeze", "--augmentation", "none")
     options, whole, out = (*options, "--eval-every", 2, "--ema", 0.9), tmp_path / "whole", tmp_path / "run"
-    subprocess.run(command(table_options, whole, *options), check=True, capture_output=True)
-    with quiet_process(command(table_options, out, *options)) as process:
+    warm_process.run(*command(table_options, whole, *options), check=True)
+    with warm_process.start(*command(table_options, out, *options)) as process:
         stop_after_epoch(process, out / "fold_1" / "head_phase", 2, signal.SIGKILL)
-    with quiet_process(command(table_options, out, *options, "--resume")) as process:
+    with warm_process.start(*command(table_options, out, *options, "--resume")) as process:
         stop_after_epoch(process, out / "fold_1", 2, signal.SIGKILL)
     assert not (out / "metrics.json").exists()
-    subprocess.run(command(table_options, out, *options, "--resume"), check=True, capture_output=True)
+    warm_process.run(*command(table_options, out, *options, "--resume"), check=True)
     check_equal(out, whole)
     for name in ("fold_1/curve.csv", "fold_2/curve.csv", "fold_1/head_phase/history.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_the_printed_line_resumes(table_options, uninterrupted, tmp_path):
+def test_a_second_process_on_the_same_folder_is_refused(radtransfer, table_options, tmp_path):
     out = tmp_path / "run"
-    run_killed_after_epoch_1(table_options, out, fold=2)
-    line = radtransfer_command("finetune", out / "config.yaml", "--out", out, "--resume")
-    subprocess.run(line, check=True, capture_output=True)
-    check_equal(out, uninterrupted)
-
-
-def test_a_second_process_on_the_same_folder_is_refused(table_options, tmp_path):
-    out = tmp_path / "run"
-    with quiet_process(command(table_options, out)) as process:
+    with warm_process.start(*command(table_options, out)) as process:
         while not (out / "run.json").exists() and process.poll() is None:
             time.sleep(0.01)
-        second = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
-        process.kill()
-    assert second.returncode == 2
-    assert f"in use by another process (process {process.pid}" in second.stderr
+        second = radtransfer(*command(table_options, out, "--resume"))
+    assert second.code == 2
+    assert f"in use by another process (process {process.pid}" in second.err
 
 
-def test_a_changed_table_is_noticed_on_resume(table_options, tiny_images, tmp_path):
-    table = tmp_path / "images.csv"
-    shutil.copy(tiny_images / "images.csv", table)
-    options = list(table_options)
-    options[1] = table
-    out = tmp_path / "run"
-    run_killed_after_epoch_1(options, out, fold=1)
-    lines = table.read_text().splitlines()
-    table.write_text("\n".join(lines[:-2]) + "\n")
-    resumed = subprocess.run(command(options, out, "--resume"), capture_output=True, text=True)
-    assert resumed.returncode == 2
-    assert "table_sha256 was" in resumed.stderr
-
-
-def test_a_run_is_resumed_only_with_the_arithmetic_it_was_started_with(
-    table_options, uninterrupted, tmp_path, monkeypatch
-):
-    out, resume = tmp_path / "run", command(table_options, tmp_path / "run", "--resume")
-    run_killed_after_epoch_1(table_options, out, fold=2)
+def test_a_run_is_resumed_only_with_the_arithmetic_it_was_started_with(begun, uninterrupted, monkeypatch):
+    out, options = begun
+    # In a Python that has not imported TensorFlow yet.
+    program = [sys.executable, "-c", warm_process.COMMAND, *map(str, command(options, out, "--resume"))]
     used = json.loads((out / "run.json").read_text())["onednn"]
     monkeypatch.setenv(ONEDNN, "0" if used else "1")
-    refused = subprocess.run(resume, capture_output=True, text=True)
+    refused = subprocess.run(program, capture_output=True, text=True)
     assert refused.returncode == 2
     asked = f"set {ONEDNN}={int(used)} before radtransfer starts"
     assert f"onednn was {used}, is {not used} ({asked})" in refused.stderr
     monkeypatch.setenv(ONEDNN, str(int(used)))
-    subprocess.run(resume, check=True, capture_output=True)
+    assert warm_process.run(*command(options, out, "--resume")).returncode == 0
     check_equal(out, uninterrupted)
+
+
+def test_a_changed_table_is_noticed_on_resume(radtransfer, begun):
+    out, options = begun
+    text = options[1].read_text()
+    options[1].write_text("\n".join(text.splitlines()[:-2]) + "\n")
+    resumed = radtransfer(*command(options, out, "--resume"))
+    options[1].write_text(text)
+    assert resumed.code == 2
+    assert "table_sha256 was" in resumed.err
 
 
 @pytest.mark.parametrize(("flags", "by_default"), [("avx2 fma", False), ("avx2 fma avx512_vnni", True)])
@@ -225,11 +213,10 @@ def test_a_run_without_a_record_of_onednn_goes_on_with_what_tensorflow_used(
         assert outcome.code == 0, outcome.err
 
 
-def test_a_damaged_checkpoint_is_named(table_options, tmp_path):
-    out = tmp_path / "run"
-    run_killed_after_epoch_1(table_options, out, fold=1)
-    checkpoint = out / "fold_1" / "checkpoint.npz"
+def test_a_damaged_checkpoint_is_named(radtransfer, begun):
+    out, options = begun
+    checkpoint = out / "fold_2" / "checkpoint.npz"
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
-    resumed = subprocess.run(command(table_options, out, "--resume"), capture_output=True, text=True)
-    assert resumed.returncode == 2
-    assert "checkpoint.npz is damaged" in resumed.stderr
+    resumed = radtransfer(*command(options, out, "--resume"))
+    assert resumed.code == 2
+    assert "checkpoint.npz is damaged" in resumed.err

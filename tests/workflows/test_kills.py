@@ -20,11 +20,11 @@ def place(tmp_path_factory):
 def test_a_run_killed_again_and_again_comes_to_the_identical_result(place, monkeypatch):
     monkeypatch.setenv("RADTRANSFER_CACHE", str(place / "cache"))
     job = kill_harness.jobs(place / "data", source=place / "source", epochs=2)["finetune"]
-    kill_harness.run_undisturbed(job, place / "whole", kill_harness.start_fresh)
+    kill_harness.run_undisturbed(job, place / "whole", kill_harness.start_warm)
     tally = Tally()
     # After best.npz and before history.csv; as the model is put in place; as the second fold is scored.
     kills = [Kill("SIGKILL", event=29), Kill("SIGTERM", event=40), Kill("SIGINT", event=35)]
-    kill_harness.survive(job, place / "whole", place, kills, tally, start=kill_harness.start_fresh)
+    kill_harness.survive(job, place / "whole", place, kills, tally, start=kill_harness.start_warm)
     assert sum(tally.kills.values()) == len(kills)
 
 

@@ -200,7 +200,7 @@ def test_predictions_exports_and_cards_carry_the_positive_class(runs, radtransfe
     assert "positive class sick" in radtransfer("evaluate", tmp_path / "m.keras", *data).out
     refused = radtransfer("evaluate", tmp_path / "m.keras", *data, "--positive-class", "well")
     assert refused.code == 2
-    assert "exported with an operating point of positive class sick" in refused.err
+    assert "exported with an operating point for positive class sick" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -261,4 +261,4 @@ def test_a_study_and_its_report_name_the_positive_class(radtransfer, tiny_images
     assert report["positive_class"] == "sick"
     assert list(report["data"][0]["classes"]) == ["well", "sick"]
     assert "positive class sick" in (tmp_path / "report/figures/auc.svg").read_text()
-    assert "AUC of positive class sick." in (tmp_path / "report/tables/auc.md").read_text()
+    assert "AUC for positive class sick." in (tmp_path / "report/tables/auc.md").read_text()

@@ -1,12 +1,11 @@
 """Folds and runs of one network share it, and what was traced for it; each must come out as it does alone."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+import warm_process
 
 from radtransfer.config.load import load_config
 from radtransfer.training.context import ModelCache
@@ -27,8 +26,7 @@ def planned(config, out, **transfer):
 
 def alone(path, out, *options):
     """The same in a process of its own."""
-    command = [sys.executable, "-c", "from radtransfer.cli.main import main; main()", "finetune", path, "--out", out]
-    subprocess.run([str(item) for item in (*command, *options)], check=True, capture_output=True)
+    warm_process.run("finetune", path, "--out", out, *options, check=True)
 
 
 def check_same(one, other, fold="fold_2"):

@@ -1,12 +1,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import pytest
+import warm_process
 
 from radtransfer.runs.folder import read_rows
 from radtransfer.runs.lock import locked
@@ -92,10 +91,6 @@ def check_same_runs(store, other, keys):
                 assert (store / key / name).read_bytes() == (other / key / name).read_bytes(), f"{key}/{name}"
 
 
-def command(*arguments):
-    return [sys.executable, "-c", "from radtransfer.cli.main import main; main()", *map(str, arguments)]
-
-
 def test_a_study_tabulates_its_runs_and_their_folds(finished):
     rows = runs_by_name(finished.table)
     assert list(rows) == [("source:other", 7), ("scratch", 0), ("scratch", 1), ("transfer", 0), ("transfer", 1)]
@@ -161,7 +156,7 @@ def test_neither_the_order_nor_the_process_matters(study_file, finished, tmp_pat
     text = text.replace(scratch + transfer, transfer + scratch).replace("seed: [0, 1]", "seed: [1, 0]")
     backwards.write_text(text)
     options = ("--out", tmp_path / "out", "--runs", tmp_path / "store", "--jobs", 2)
-    ran = subprocess.run(command("study", backwards, *options), capture_output=True, text=True)
+    ran = warm_process.run("study", backwards, *options)
     assert ran.returncode == 0, ran.stderr
     check_same_runs(tmp_path / "store", finished.store, [row["run"] for row in finished.table["runs"]])
 
@@ -176,7 +171,7 @@ def wait_for(condition, process, seconds=120):
 def test_a_study_that_was_stopped_and_killed_goes_on_to_the_same_result(radtransfer, study_file, finished, tmp_path):
     store, out = tmp_path / "store", tmp_path / "out"
     options = ("--out", out, "--runs", store)
-    with subprocess.Popen(command("study", study_file, *options), stderr=subprocess.PIPE, text=True) as process:
+    with warm_process.start("study", study_file, *options) as process:
         wait_for(lambda: list(store.glob("*/fold_1/checkpoint.npz")), process)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
@@ -185,8 +180,7 @@ def test_a_study_that_was_stopped_and_killed_goes_on_to_the_same_result(radtrans
     assert "Traceback" not in error
     stopped = json.loads(next(store.glob("*/run.json")).read_text())
     assert stopped["status"] == "interrupted"
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    with subprocess.Popen(command("study", out / "study.yaml", *options), **quiet) as process:
+    with warm_process.start("study", out / "study.yaml", *options) as process:
         wait_for(lambda: list(store.glob("*/fold_2/checkpoint.npz")), process)
         process.kill()
     outcome = radtransfer("study", study_file, *options, "--jobs", 0)
