@@ -21,6 +21,7 @@ from radtransfer.cli.options import (
 from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json, show_next
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
 from radtransfer.config.yaml_text import parse_yaml
+from radtransfer.models.any_network import APPLICATIONS
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.studies.file import is_study, load_study
 from radtransfer.training.names import check_value
@@ -397,6 +398,13 @@ IMAGE_SIZE = 224
 """Pixels; the output sizes are shown for images of this size."""
 
 
+_OTHERS = (
+    f"and  keras:NAME       {len(APPLICATIONS)} classifiers of keras.applications, such as keras:MobileNetV3Small",
+    "     MODULE:FUNCTION  your own: FUNCTION(image_size=N) returns a functional Keras model",
+    "     FILE.keras       your own, saved by Keras",
+)
+
+
 @click.command()
 @click.argument("name", required=False, shell_complete=complete_backbone)
 @output_options
@@ -409,7 +417,7 @@ def backbones(name: str | None, as_json: bool) -> None:
     """
     if name is None:
         specs = [BACKBONES[known] for known in BACKBONES]
-        show_json([_spec_json(spec) for spec in specs]) if as_json else show(*_table_text(specs))
+        show_json([_spec_json(spec) for spec in specs]) if as_json else show(*_table_text(specs), "", *_OTHERS)
         show_next(["backbones", "resnet50"])
         return
     spec = BACKBONES[name]
@@ -417,10 +425,11 @@ def backbones(name: str | None, as_json: bool) -> None:
     from radtransfer.models.architecture import build_architecture
     from radtransfer.models.backbone import stage_summaries
 
-    stages = stage_summaries(build_architecture(spec, image_size=IMAGE_SIZE), spec)
+    size = spec.image_size or IMAGE_SIZE
+    stages = stage_summaries(build_architecture(spec, image_size=size), spec)
     if as_json:
         stages = [dataclasses.asdict(stage) for stage in stages]
-        show_json(_spec_json(spec) | {"image_size": IMAGE_SIZE, "stages": stages})
+        show_json(_spec_json(spec) | {"image_size": size, "stages": stages})
         return
     show(*_network_text(spec, stages))
     show_next(["plan", spec.name, *(["--weights", "imagenet"] if spec.pretrained else [])])
@@ -451,10 +460,15 @@ def _network_text(spec: Backbone, stages: tuple["StageSummary", ...]) -> list[st
         rule = "kernels after the first + 5 × last width"
         rows.append(f"{'':<15}{spec.paper_parameters:,} as the paper counts them: {rule}")
     widths = "each stage at any fraction of its width" if spec.build_slim else "full width only"
+    sizes = f"{spec.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}"
+    if spec.image_size is not None:
+        sizes = f"{spec.image_size} pixels only"
+    elif spec.patch is not None:
+        sizes = f"a multiple of {spec.patch} pixels; output sizes below for {IMAGE_SIZE}"
     rows += [
         f"preprocessing  {spec.preprocessing}",
         f"slim           {widths}",
-        f"image size     {spec.minimum_size} pixels or more; output sizes below for {IMAGE_SIZE}",
+        f"image size     {sizes}",
         "",
     ]
     width = max(len(stage.end) for stage in stages)

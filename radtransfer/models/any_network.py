@@ -1,13 +1,13 @@
-"""Networks beyond the table: `keras:NAME`, `MODULE:FUNCTION` and `FILE.keras`, with stages found by downsampling.
+"""Networks outside the table: `keras:NAME`, `MODULE:FUNCTION` and `FILE.keras`, with stages found by downsampling.
 
 keras:NAME         a classifier of `keras.applications`
 MODULE:FUNCTION    your own: FUNCTION(image_size=N) returns a functional model of images (N, N, 3)
-FILE.keras         your own, as Keras saved it
+FILE.keras         your own, saved by Keras
+NAME               of the entry-point group `radtransfer.backbones`, whose value is MODULE:FUNCTION
 
-A stage ends at the last layer that all of the network passes through before its maps become smaller: the stem at up to
-half of the image's size, stage1 at a quarter, and so on. To know this a network has to be built, once, in a process of
-its own (`python -m radtransfer.models.any_network NAME SIZE`), so that the program itself need not import TensorFlow
-early; what was found is kept in the cache folder. The code of MODULE:FUNCTION runs then and whenever it is built.
+The network is built once in a separate process (`python -m radtransfer.models.any_network NAME`) to find its stages, so
+that this process does not import TensorFlow early; the result is cached. The code of MODULE:FUNCTION runs there, and
+whenever the network is built.
 """
 
 import functools
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +53,19 @@ _SIZE = 224
 _MOMENTUM = 0.9
 
 
+@functools.cache
+def _registered() -> Mapping[str, str]:
+    """Name to MODULE:FUNCTION of the networks that installed packages register."""
+    return {entry.name: entry.value for entry in entry_points(group="radtransfer.backbones")}
+
+
 def is_other(name: object) -> bool:
-    """Whether `name` has the form of a network beyond the table."""
-    return isinstance(name, str) and (name.endswith(".keras") or ":" in name)
+    """Whether `name` has the form of a network outside the table."""
+    return isinstance(name, str) and (name.endswith(".keras") or ":" in name or name in _registered())
 
 
 def check_other(name: str) -> None:
-    """Raises ConfigError if `name` means no network, as far as that is known without building it."""
+    """Raise ConfigError if there is no network `name`, as far as that is known without building it."""
     if name.startswith(KERAS):
         application = name.removeprefix(KERAS)
         if application not in APPLICATIONS:
@@ -72,8 +78,10 @@ def check_other(name: str) -> None:
 
 
 def code_of(name: str) -> Path:
-    """The file of the module in MODULE:FUNCTION; its code is not run."""
-    module, _, function = name.partition(":")
+    """The file with the code of MODULE:FUNCTION, or the `.keras` file; no code is run."""
+    if name.endswith(".keras"):
+        return Path(name).expanduser()
+    module, _, function = _registered().get(name, name).partition(":")
     with_folder = [str(Path.cwd()), *sys.path]
     try:
         found = importlib.machinery.PathFinder.find_spec(module.partition(".")[0], with_folder)
@@ -90,8 +98,16 @@ def code_of(name: str) -> Path:
     return Path(found.origin)
 
 
+def code_record(name: str) -> dict[str, str]:
+    """File and SHA-256 of the user's own code of a network; empty for all others."""
+    if name.startswith(KERAS) or not is_other(name):
+        return {}
+    file = code_of(name)
+    return {"file": str(file.absolute()), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
 def open_other(name: str) -> Backbone:
-    """The spec of a network beyond the table; ConfigError if it cannot be built or has no stages."""
+    """The spec of a network outside the table; ConfigError if it cannot be built or has no stages."""
     check_other(name)
     facts = _facts(name)
     mode, minimum = APPLICATIONS.get(name.removeprefix(KERAS), ("torch", 1)) if name.startswith(KERAS) else ("torch", 1)
@@ -107,18 +123,17 @@ def open_other(name: str) -> Backbone:
         application=name.removeprefix(KERAS) if name.startswith(KERAS) else None,
         tail=tuple(facts["tail"]),
         replacements=_replacements(name),
+        image_size=facts["image_size"],
     )
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """What `describe` says of the network, from the cache or a process of its own."""
+    """The result of `describe`, from the cache or a separate process."""
     from radtransfer.files import atomic_write
     from radtransfer.runs.cache import cache_folder
 
     key = [name, version("keras")]
-    if not name.startswith(KERAS):
-        file = Path(name).expanduser() if name.endswith(".keras") else code_of(name)
-        key += [str(file.absolute()), hashlib.sha256(file.read_bytes()).hexdigest()]
+    key += code_record(name).values()
     cached = cache_folder() / "networks" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         return json.loads(cached.read_text(encoding="utf-8"))
@@ -126,7 +141,7 @@ def _facts(name: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
-        reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConfigError(f"--backbone {name} cannot be built: {reason}")
     facts = json.loads(last)
     if "error" in facts:
@@ -138,7 +153,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _build(name: str, image: "keras.KerasTensor", pooling: str | None) -> "keras.Model":
-    """The network, random, to its last map or, with `pooling`, one vector; its input is its own."""
+    """The network with random weights, to its last map or, with `pooling`, one vector; it has its own input."""
     from keras import Model, applications, layers
 
     from radtransfer.models.activations import flat_model
@@ -155,7 +170,7 @@ def _build(name: str, image: "keras.KerasTensor", pooling: str | None) -> "keras
 
         model = open_model(Path(name).expanduser())
     else:
-        module, _, function = name.partition(":")
+        module, _, function = _registered().get(name, name).partition(":")
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         model = getattr(importlib.import_module(module), function)(image_size=size or _SIZE)
@@ -171,7 +186,7 @@ def _build(name: str, image: "keras.KerasTensor", pooling: str | None) -> "keras
 
 
 def _replacements(name: str) -> Mapping[str, Any]:
-    """Public layers for private ones and for sums; what scales images within a network is left to `preprocessing`."""
+    """Public layers for private ones and for sums; the scaling inside EfficientNet is left to `preprocessing`."""
     from radtransfer.models.applications import channel_scale
 
     if name.startswith(f"{KERAS}EfficientNetB"):
@@ -191,14 +206,14 @@ def _sum(operation: "keras.Operation", inputs: tuple, *, name: str, dtype: str) 
 def find_stages(model: "keras.Model") -> dict[str, str]:
     """Stage to the name of its last layer, by downsampling; ConfigError for a network without feature maps.
 
-    The stem reaches to half of the size of the image, stage1 to a quarter, and so on. A stage can only end at a layer
-    that everything passes through. Layers without weights that make the map smaller join the stage before.
+    The stem ends at half of the image size or more, stage1 at a quarter, and so on, each at a layer on every path to
+    the output. Pooling at the end of a stage, and padding, do not begin a new one.
     """
     sources, size = layer_sources(model), model.inputs[0].shape[1]
     weighted = {layer.name for layer in model.layers if layer.weights}
     whole = [layer for layer in model.layers if type(layer).__name__ not in ("ZeroPadding2D", "Cropping2D")]
     maps = {layer.name: shape for layer in whole if len(shape := getattr(layer.output, "shape", ())) == 4}
-    # The operations that every way to one passes through, itself among them, as the bits of a number.
+    # For each operation, those on every path to it, itself included, as the bits of a number.
     bit = {name: 1 << number for number, name in enumerate(sources)}
     passed: dict[str, int] = {}
     for name, inputs in sources.items():
@@ -229,13 +244,13 @@ def describe(name: str) -> dict[str, Any]:
     from radtransfer.models.architecture import build_architecture
     from radtransfer.models.layers import sub_layers
 
-    size = _SIZE
+    fixed = None
     if name.endswith(".keras"):
         from radtransfer.pretrained.saved_model import open_model
 
-        size = open_model(Path(name).expanduser()).inputs[0].shape[1] or _SIZE
+        fixed = open_model(Path(name).expanduser()).inputs[0].shape[1]
     nameless = Backbone(name, partial(_build, name), {}, "torch", 0, 1, _MOMENTUM, "", replacements=_replacements(name))
-    model = build_architecture(nameless, image_size=size)
+    model = build_architecture(nameless, image_size=fixed or _SIZE)
     stages = find_stages(model)
     inside = layer_stages(model, replace(nameless, stages=stages))
     tail = [layer.name for layer in model.layers if layer.weights and inside[layer.name] == HEAD]
@@ -245,6 +260,7 @@ def describe(name: str) -> dict[str, Any]:
         "stages": stages,
         "tail": tail,
         "parameters": model.count_params(),
+        "image_size": fixed,
         "batch_norm": any(isinstance(part, keras.layers.BatchNormalization) for part in parts),
         "description": f"{name.removeprefix(KERAS)}: {kind}; stages by downsampling",
     }

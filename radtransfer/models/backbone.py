@@ -81,6 +81,7 @@ class Backbone:
             `replacement(operation, inputs, name=…, dtype=…)`, which does the same with public layers.
         patch: Side of a patch in pixels, of a vision transformer, which is built for one image size, a multiple of it;
             its layers give tokens (batch, tokens, channels).
+        image_size: The only image side in pixels, if there is only one.
         options: Those of `build` that were set by `with_options`.
     """
 
@@ -98,6 +99,7 @@ class Backbone:
     build_slim: Callable[["keras.KerasTensor", str | None, Mapping[str, float]], "keras.Model"] | None = None
     replacements: Mapping[str, Callable[..., "keras.KerasTensor"]] = field(default_factory=dict)
     patch: int | None = None
+    image_size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,6 +115,8 @@ class Backbone:
         """Raise ConfigError if images of `image_size` pixels are too small; None is any size."""
         if image_size is not None and image_size < self.minimum_size:
             raise ConfigError(f"Image size {image_size} is too small for {self.name} (minimum {self.minimum_size}).")
+        if image_size is not None and self.image_size not in (None, image_size):
+            raise ConfigError(f"{self.name} takes images of {self.image_size} pixels only. Received: {image_size}.")
         if image_size is not None and self.patch is not None and image_size % self.patch:
             near = sorted({max(1, image_size // self.patch + step) * self.patch for step in (0, 1)})
             raise ConfigError(

@@ -78,6 +78,7 @@ class WeightSource:
     file: Path  # Keras' own weights may not be downloaded yet
     spec: WeightsSpec | None = None  # of a known file
     record: dict | None = None  # the `run.json` of a file of a run
+    application: str | None = None  # class of `keras.applications` whose ImageNet weights Keras has to load first
 
     @property
     def terms(self) -> str | None:

@@ -23,6 +23,7 @@ from radtransfer.data.run_data import images_digest
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
 from radtransfer.images.preprocessing import MODES
+from radtransfer.models.any_network import code_record
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.classifier import build_classifier
@@ -112,6 +113,7 @@ def run_record(context: TrainingContext) -> dict[str, Any]:
         "replicas": context.coordinator.record(),
         "backbone": context.backbone.name,
         **({"options": dict(context.backbone.options)} if context.backbone.options else {}),
+        **({"code": code} if (code := code_record(context.backbone.name)) else {}),
         "image_size": config.model.image_size,
         "head": context.classifier.activation,
         "weights": {

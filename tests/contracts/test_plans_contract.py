@@ -119,7 +119,7 @@ def test_a_layer_that_measures_data_is_refused():
 
     card = dataclasses.replace(BACKBONES["composite"], build=build, stages={"stem": "last"})
     outline = transfer_spec(TransferSettings(), card, weights=False)
-    with pytest.raises(ConfigError, match="own: expected a Normalization with mean and variance as arguments"):
+    with pytest.raises(ConfigError, match="own: expected a Normalization layer with mean and variance as arguments"):
         build_plan(outline, build_architecture(card, image_size=32), card)
 
 
