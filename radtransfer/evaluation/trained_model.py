@@ -22,6 +22,7 @@ from radtransfer.evaluation.calibration import OperatingPoint
 from radtransfer.evaluation.scoring import Scoring, recorded_scoring
 from radtransfer.exports.formats import EXPORT_FORMATS, read_from_zip, reading_of
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.models.vit import CLASS_TOKEN
 from radtransfer.pretrained.saved_model import check_graph, layer_names, open_model
 from radtransfer.process import keras_defaults, require_keras
 from radtransfer.runs.folder import finished_folds, read_run
@@ -129,7 +130,7 @@ def check_layer(model: TrainedModel, name: str) -> None:
     if model.kind != "run" or model.backbone not in BACKBONES:
         return
     spec, known = BACKBONES[model.backbone], layer_names(run_file(model.path, f"fold_{model.folds[0]}/model.keras"))
-    if known and name not in (*spec.stages, *known):
+    if known and name not in (*spec.stages, *known, *([CLASS_TOKEN] if spec.patch else ())):
         raise spec.unknown_layer(name, known)
 
 

@@ -46,6 +46,9 @@ _MIN_IMAGES = 8
 """Minimum number of images."""
 
 _BATCH = 8
+_OF_TRANSFORMERS = ("clip", "rad_dino")
+"""Modes that no network with batch norm was trained with; "clip" is nearly equal to "torch"."""
+
 _SAMPLES = 100
 """Bootstrap samples of the images."""
 
@@ -177,6 +180,8 @@ def _compared(
     # For gray images, modes that differ only in the order of the colors are equal.
     by_input: dict[tuple, list[str]] = {}
     for name, spec in MODES.items():
+        if name in _OF_TRANSFORMERS:
+            continue
         by_input.setdefault((spec.scale, spec.mean, spec.std, None if grey else spec.order), []).append(name)
     groups = list(by_input.values())
     evidence, implied, fits = [], [], []

@@ -157,6 +157,8 @@ def record_network(path: Path, backbone: str, options: Mapping[str, Any], prepro
 
 def recorded_network(path: Path) -> dict[str, Any]:
     """What `record_network` wrote; empty for files of other origin."""
+    if not h5py.is_hdf5(path):
+        return {}
     with h5py.File(path) as file:
         return json.loads(text(file.attrs[_NETWORK])) if _NETWORK in file.attrs else {}
 

@@ -22,7 +22,7 @@ def test_a_pooling_that_does_not_exist_is_refused():
 
 
 def test_an_image_without_channels_is_refused():
-    with pytest.raises(ConfigError, match="channels=0"):
+    with pytest.raises(ConfigError, match="channels: expected at least 1. Received: 0"):
         build_architecture("cbr_tiny", image_size=32, channels=0)
 
 

@@ -45,7 +45,7 @@ def test_the_result_counts_rows_ranks_and_constant_channels(measure, layers):
     x, y = layers[0].copy(), layers[1]
     x[:, 3] = 0.1
     found = measure.of_rows(x, y)
-    assert (found.rows, len(found.dead_x), len(found.dead_y)) == (ROWS, 1, 0)
+    assert (found.rows, len(found.constant_x), len(found.constant_y)) == (ROWS, 1, 0)
 
 
 def test_rows_count_and_not_their_order(measure, layers):

@@ -149,4 +149,5 @@ def test_a_command_is_refused_and_the_next_one_is_told_what_was_allowed(folder):
     ],
 )
 def test_every_command_that_reads_folders_takes_outside_root(command):
-    assert "--outside-root" in CliRunner().invoke(application, [*command.split(), "--help"]).stdout
+    pages = [CliRunner().invoke(application, [*command.split(), option]).stdout for option in ("--help", "--help-all")]
+    assert any("--outside-root" in page for page in pages)

@@ -10,6 +10,8 @@ from radtransfer.pretrained.input_check import check_network
 
 SIZE = 32
 
+KNOWN = [mode for mode in MODES if mode not in ("clip", "rad_dino")]  # of networks with batch norm
+
 
 def photographs(images: int, seed: int, *, grey: bool = False) -> np.ndarray:
     """Clouds of colour with edges: float32 (images, SIZE, SIZE, 3), 0–255, of the mean colour of photographs."""
@@ -40,7 +42,7 @@ def network(mode: str, images: np.ndarray, seed: int = 0) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", KNOWN)
 def test_the_mode_that_the_statistics_were_collected_with_is_found(mode):
     found = check_network(network(mode, photographs(64, 0)), photographs(24, 1))
     assert found.verdict.certainty == "fits"
@@ -56,7 +58,7 @@ def test_modes_that_differ_in_the_order_of_colours_are_one_on_grey_images(mode):
     assert set(found.verdict.modes) == {"tf", "bgr_tf"}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", KNOWN)
 def test_images_of_another_kind_never_give_another_mode(mode):
     dark = photographs(24, 1, grey=True) * 0.45
     found = check_network(network(mode, photographs(64, 0)), dark)

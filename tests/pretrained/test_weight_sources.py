@@ -80,7 +80,9 @@ def test_missing_radimagenet_weights_say_where_to_get_them():
 
 
 def test_missing_weights_name_the_folder_that_was_searched_in_full(tmp_path):
-    assert f"_notop.h5 in {tmp_path / 'here'}. Their" in refusal("radimagenet-resnet50", WeightsNotFoundError)
+    assert f"_notop.h5 in {tmp_path / 'here'}. They are not bundled" in refusal(
+        "radimagenet-resnet50", WeightsNotFoundError
+    )
 
 
 def test_a_missing_radimagenet_file_says_where_to_get_it():

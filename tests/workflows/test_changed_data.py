@@ -94,7 +94,7 @@ def test_a_study_table_that_was_cut_is_named_by_the_report_and_written_anew(radt
         (folder / "table.json").write_text(left)
         outcome = radtransfer("report", folder, "--no-cca", "--out", tmp_path / "out")
         assert outcome.code == 2, outcome.err
-        assert "table.json is no table of a study" in outcome.err
+        assert "table.json is not a study table" in outcome.err
     assert radtransfer(*arguments).code == 0
     assert (folder / "table.json").read_text() == whole
 

@@ -74,7 +74,7 @@ def test_filters_are_drawn(radtransfer, tmp_path):
         (("resnet5",), "Did you mean 'resnet50'"),
         (("--scheme", "gabor", "--out", "start.keras"), "name one first"),
         (("cbr_tiny", "--out", "model.h5"), "ends in .keras. Received: model.h5"),
-        (("cbr_tiny", "--filters", "filters.jpg"), "saved as .png, .svg, .pdf"),
+        (("cbr_tiny", "--filters", "filters.jpg"), "ends in .png, .svg, .pdf"),
         (("cbr_tiny", "--scheme", "transfusion"), "needs --through"),
     ],
 )

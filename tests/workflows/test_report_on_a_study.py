@@ -72,7 +72,7 @@ def reported(radtransfer, tiny_images, tmp_path_factory):
 
 def test_the_page_speaks_the_words_of_the_study(reported):
     assert reported.page.text.startswith("Does <it> transfer? Does <it> transfer? Study tiny")
-    for words in ("Follows: a paper", "here 0.50 0.60", "a test AUC of 0.4"):
+    for words in ("Follows: a paper", "here 0.50 0.60", "the test AUC reaches 0.4"):
         assert words in reported.page.text
     assert reported.values["kind"] == "study"
     assert {row["threshold"] for row in reported.values["steps"]} == {0.4}
