@@ -17,7 +17,9 @@ def run(*arguments: str) -> str:
 
 
 def test_the_list_has_one_line_per_backbone_with_its_numbers():
-    lines = run().splitlines()
+    lines, others = run().split("\n\n")
+    assert "keras:NAME       40 classifiers" in others
+    lines = lines.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *BACKBONES]
     assert lines[1].split()[:4] == ["resnet50", "23,587,712", "5", "caffe"]
 
