@@ -21,8 +21,8 @@ from radtransfer.cli.options import (
 from radtransfer.cli.terminal import TerminalProgress, import_tensorflow, show, show_file, show_json, show_next
 from radtransfer.config.load import config_text, find_config, load_config, shipped_configs
 from radtransfer.config.yaml_text import parse_yaml
-from radtransfer.models.any_network import APPLICATIONS
 from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.pretrained.any_network import APPLICATIONS
 from radtransfer.studies.file import is_study, load_study
 from radtransfer.training.names import check_value
 

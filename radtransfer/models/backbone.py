@@ -40,7 +40,7 @@ BACKBONES = Table(
         "vit_base_14": "radtransfer.models.vit:VIT_BASE_14",
         "vit_large_14": "radtransfer.models.vit:VIT_LARGE_14",
     },
-    others="radtransfer.models.any_network",
+    others="radtransfer.pretrained.any_network",
 )
 """Name to `Backbone`; a spec is imported when it is used, and none imports TensorFlow."""
 

@@ -30,8 +30,8 @@ from radtransfer.errors import (
     suggest_path,
 )
 from radtransfer.files import atomic_write, write_error, writing
-from radtransfer.models.any_network import KERAS
 from radtransfer.models.backbone import BACKBONES, Backbone
+from radtransfer.pretrained.any_network import KERAS
 from radtransfer.process import keras_home
 from radtransfer.runs.cache import cache_folder
 from radtransfer.runs.folder import finished_folds, read_run

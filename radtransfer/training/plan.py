@@ -23,11 +23,11 @@ from radtransfer.data.run_data import images_digest
 from radtransfer.errors import ConfigError, DataError
 from radtransfer.files import writing
 from radtransfer.images.preprocessing import MODES
-from radtransfer.models.any_network import code_record
 from radtransfer.models.architecture import build_architecture
 from radtransfer.models.backbone import BACKBONES, Backbone
 from radtransfer.models.classifier import build_classifier
 from radtransfer.models.layers import convolution_kernels
+from radtransfer.pretrained.any_network import code_record
 from radtransfer.pretrained.match import PretrainedWeights
 from radtransfer.process import Progress, keras_defaults, versions
 from radtransfer.reports.figures import save_figure

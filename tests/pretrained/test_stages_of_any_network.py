@@ -5,8 +5,8 @@ import pytest
 from keras import layers
 
 from radtransfer.errors import ConfigError, UnknownNameError
-from radtransfer.models.any_network import APPLICATIONS, find_stages
 from radtransfer.models.backbone import BACKBONES
+from radtransfer.pretrained.any_network import APPLICATIONS, find_stages
 
 
 def conv(x, name, *, strides=1, size=3):

@@ -5,7 +5,7 @@ MODULE:FUNCTION    your own: FUNCTION(image_size=N) returns a functional model o
 FILE.keras         your own, saved by Keras
 NAME               of the entry-point group `radtransfer.backbones`, whose value is MODULE:FUNCTION
 
-The network is built once in a separate process (`python -m radtransfer.models.any_network NAME`) to find its stages, so
+The network is built once in a separate process (`python -m radtransfer.pretrained.any_network NAME`) to find its stages, so
 that this process does not import TensorFlow early; the result is cached. The code of MODULE:FUNCTION runs there, and
 whenever the network is built.
 """
@@ -137,7 +137,7 @@ def _facts(name: str) -> dict[str, Any]:
     cached = cache_folder() / "networks" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         return json.loads(cached.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "radtransfer.models.any_network", name]
+    command = [sys.executable, "-m", "radtransfer.pretrained.any_network", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
