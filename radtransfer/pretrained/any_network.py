@@ -5,9 +5,9 @@ MODULE:FUNCTION    your own: FUNCTION(image_size=N) returns a functional model o
 FILE.keras         your own, saved by Keras
 NAME               of the entry-point group `radtransfer.backbones`, whose value is MODULE:FUNCTION
 
-The network is built once in a separate process (`python -m radtransfer.pretrained.any_network NAME`) to find its stages, so
-that this process does not import TensorFlow early; the result is cached. The code of MODULE:FUNCTION runs there, and
-whenever the network is built.
+The network is built once in a separate process (`python -m radtransfer.pretrained.any_network NAME`) to find its
+stages, so that this process does not import TensorFlow early; the result is cached. The code of MODULE:FUNCTION runs
+there, and whenever the network is built.
 """
 
 import functools
