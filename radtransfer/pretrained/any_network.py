@@ -271,4 +271,4 @@ if __name__ == "__main__":
         found = describe(sys.argv[1])
     except (RadtransferError, ImportError, AttributeError, ValueError, TypeError) as error:
         found = {"error": f"{type(error).__name__}: {error}" if not isinstance(error, RadtransferError) else str(error)}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
