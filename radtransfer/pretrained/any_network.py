@@ -5,7 +5,7 @@ MODULE:FUNCTION    your own: FUNCTION(image_size=N) returns a functional model o
 FILE.keras         your own, saved by Keras
 NAME               of the entry-point group `radtransfer.backbones`, whose value is MODULE:FUNCTION
 
-The network is built once in a separate process (`python -m radtransfer.pretrained.any_network NAME`) to find its
+The network is built once in a separate process (`python -m radtransfer.pretrained.any_network NAME FILE`) to find its
 stages, so that this process does not import TensorFlow early; the result is cached. The code of MODULE:FUNCTION runs
 there, and whenever the network is built.
 """
@@ -18,6 +18,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -137,18 +138,19 @@ def _facts(name: str) -> dict[str, Any]:
     cached = cache_folder() / "networks" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         return json.loads(cached.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "radtransfer.pretrained.any_network", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode or not last.startswith("{"):
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ConfigError(f"--backbone {name} cannot be built: {reason}")
-    facts = json.loads(last)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "network.json"  # the user's code may print
+        command = [sys.executable, "-m", "radtransfer.pretrained.any_network", name, str(result)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not result.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ConfigError(f"--backbone {name} cannot be built: {reason}")
+        facts = json.loads(result.read_text(encoding="utf-8"))
     if "error" in facts:
         raise ConfigError(f"--backbone {name}: {facts['error']}")
-    cached.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(cached) as part:
-        part.write_text(last, encoding="utf-8")
+        part.write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
 
@@ -271,4 +273,4 @@ if __name__ == "__main__":
         found = describe(sys.argv[1])
     except (RadtransferError, ImportError, AttributeError, ValueError, TypeError) as error:
         found = {"error": f"{type(error).__name__}: {error}" if not isinstance(error, RadtransferError) else str(error)}
-    sys.stdout.write(json.dumps(found) + "\n")
+    Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
